@@ -1,0 +1,3 @@
+"""Find industrial defects without ever being shown one."""
+
+__version__ = "0.1.0"
