@@ -1,0 +1,57 @@
+# The commands of this repository. They need git, make and a python3 (3.11 or newer) with venv; everything else is installed into .venv.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test docs lab phases clean
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.stamp
+PHASES := $(sort $(wildcard nbs/phases/*.ipynb))
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Runs a command and says how long it took.
+TIMED = @timed() { local start=$$SECONDS; echo "=== $$*"; "$$@" && echo "=== $$((SECONDS - start)) s"; }; timed
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+$(STAMP): settings.ini setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "This needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): about 1.6 GB with a CPU build of torch, a few minutes"
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## train on the embedded strips and show defects found, in under 5 minutes
+	@mkdir -p runs/00_quickstart
+	@# The kernel's training bar reaches this terminal only as text, and tqdm chooses text where a variable starts with SPYDER.
+	$(TIMED) env SPYDER_TEXT_PROGRESS=1 papermill nbs/phases/00_quickstart.ipynb runs/00_quickstart/00_quickstart.ipynb --cwd . --stderr-file /dev/stderr
+	@python -c "import pandas; table = pandas.read_csv('runs/00_quickstart/metrics.csv'); print(); print(table.to_string(index=False, float_format='{:.3f}'.format))"
+	@echo
+	@echo "executed notebook  $(CURDIR)/runs/00_quickstart/00_quickstart.ipynb"
+	@echo "heatmaps           $(CURDIR)/runs/00_quickstart/heatmaps/"
+
+test: $(STAMP)  ## check that the package equals its notebooks, run the notebooks, run the tests
+	$(TIMED) pytest tests/test_style.py
+	$(TIMED) nbdev-test --path nbs --timing
+	$(TIMED) pytest --ignore=tests/test_style.py --durations=15
+
+docs: $(STAMP)  ## build the README and the site in _docs
+	$(TIMED) python tools/docs.py readme
+	$(TIMED) python tools/docs.py site
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab
+	jupyter lab nbs
+
+phases: $(STAMP)  ## execute the experiments; results/ keeps their numbers, so only missing runs are trained
+	@# One papermill a notebook, so that each has a process of its own and gives its memory back.
+	@for notebook in $(PHASES); do \
+	    name=$$(basename $$notebook .ipynb); mkdir -p runs/$$name; echo "=== $$name"; \
+	    papermill $$notebook runs/$$name/$$name.ipynb --cwd . $(PARAMETERS) || exit 1; \
+	done
+
+clean:  ## delete what these commands made, the environment included; results/ stays
+	rm -rf $(VENV) runs _proc _docs build dist recon_ad.egg-info nbs/nbdev.yml nbs/sidebar.yml .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

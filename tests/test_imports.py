@@ -1,0 +1,54 @@
+"`import recon_ad` is light: no plotting, no Jupyter, and no longer than its parts need."
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(path.stem for path in (ROOT / "recon_ad").glob("*.py") if not path.stem.startswith("_"))
+HEAVY = ("matplotlib", "seaborn", "IPython", "ipykernel", "ipywidgets", "jupyterlab", "notebook", "nbdev", "papermill", "ray", "optuna", "tensorboard")
+DRAWING = ("plots", "explore", "cli")  # the rooms that may draw
+
+
+def loaded_after(statement: str) -> set[str]:
+    "The top-level packages that a fresh Python has loaded after a statement."
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    return set(json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
+
+
+def test_the_package_itself_loads_nothing_heavy():
+    assert not loaded_after("import recon_ad") & {*HEAVY, "torch", "sklearn", "skimage"}
+
+
+def test_no_room_but_the_drawing_ones_loads_plotting_or_jupyter():
+    modules = [name for name in MODULES if name not in DRAWING]
+    found = loaded_after("\n".join(f"import recon_ad.{name}" for name in modules)) & set(HEAVY)
+    if found:  # name the room, at the price of a process each
+        culprits = {name: sorted(loaded_after(f"import recon_ad.{name}") & set(HEAVY)) for name in modules}
+        pytest.fail(f"these rooms load plotting or Jupyter: { {name: heavy for name, heavy in culprits.items() if heavy} }")
+
+
+def seconds(statement: str) -> float:
+    "The time a fresh Python needs for a statement, the median of three."
+    def once():
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", statement], check=True)
+        return time.perf_counter() - start
+    return statistics.median(once() for _ in range(3))
+
+
+def test_the_package_is_imported_in_no_time():
+    assert seconds("import recon_ad") < seconds("pass") + 0.2
+
+
+def test_all_rooms_cost_little_more_than_what_they_stand_on():
+    "A ratio, so that it holds on slow machines."
+    ground = "import torch, numpy, pandas, sklearn.metrics, skimage.morphology, skimage.filters, skimage.measure, scipy.ndimage, scipy.stats, safetensors.torch, tqdm.auto"
+    rooms = "\n".join(f"import recon_ad.{name}" for name in MODULES if name not in DRAWING)
+    code = f"import time\nt = [time.perf_counter()]\n{ground}\nt.append(time.perf_counter())\n{rooms}\nt.append(time.perf_counter())\nprint(t[1] - t[0], t[2] - t[1])"
+    below, own = map(float, subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+    assert own < 0.5 * below + 0.5

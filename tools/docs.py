@@ -1,0 +1,122 @@
+"""README and site from the notebooks.
+
+    python tools/docs.py readme          nbs/index.ipynb -> README.md and its pictures
+    python tools/docs.py readme --check  exit 1 where they differ from the notebook
+    python tools/docs.py site            nbs/ -> _docs/, by Quarto where it is on PATH, else by smalldocs
+"""
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbconvert import MarkdownExporter
+from nbconvert.preprocessors import ExtractOutputPreprocessor
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "nbs"
+SITE = ROOT / "_docs"
+PICTURES = "README_files"
+NOTE = "<!-- Made from nbs/index.ipynb by `make docs`; edit that. -->\n\n"
+
+# The sidebar: a section, and the notebooks in it.
+SECTIONS = (("Experiments", "phases/*.ipynb"), ("How to", "guides/*.ipynb"), ("Library", "api/*.ipynb"))
+
+
+def readable(cell: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    "The cell as a reader of the README sees it: without directives, and without what they hide."
+    if cell.cell_type != "code": return cell
+    directives = set(re.findall(r"^#\|\s*(\w+:?\s*\w*)", cell.source, re.M))
+    if "hide" in directives: return None
+    cell.source = "" if "echo: false" in directives else re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
+    for output in cell.outputs:
+        html = output.get("data", {}).get("text/html")
+        if html: output.data["text/html"] = re.sub(r"<style.*?</style>\s*", "", html, flags=re.S)  # shown as text elsewhere
+    return cell
+
+
+def make_readme() -> dict[Path, bytes]:
+    "README.md and its pictures, by their path: the same bytes for the same notebook."
+    notebook = nbformat.read(NOTEBOOKS / "index.ipynb", as_version=4)
+    notebook.cells = [cell for cell in map(readable, notebook.cells) if cell]
+    exporter = MarkdownExporter(preprocessors=[ExtractOutputPreprocessor(output_filename_template="picture_{cell_index}_{index}{extension}")])
+    text, resources = exporter.from_notebook_node(notebook, {"output_files_dir": PICTURES})
+    text = re.sub(r"```python\n\s*```\n", "", text)                                     # inputs that were hidden
+    text = re.sub(r"\]\((?!\w+:|#|/|README_files)([^)\s]+)\)", r"](nbs/\1)", text)      # links are from nbs/ in the notebook
+    text = text.replace("](nbs/../", "](")
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.splitlines()))
+    files = {ROOT / "README.md": (NOTE + text.strip() + "\n").encode()}
+    return files | {ROOT / name: content for name, content in resources.get("outputs", {}).items()}
+
+
+def readme(check: bool) -> int:
+    "Write README.md and its pictures, or only say whether they are up to date."
+    wanted = make_readme()
+    present = {path for path in [ROOT / "README.md", *(ROOT / PICTURES).glob("*")] if path.is_file()}
+    differing = sorted(str(path.relative_to(ROOT)) for path in present | set(wanted) if path not in wanted or path not in present or path.read_bytes() != wanted[path])
+    if check:
+        if differing: print(f"differs from nbs/index.ipynb: {', '.join(differing)}; run `make docs`", file=sys.stderr)
+        return bool(differing)
+    for path in present - set(wanted): path.unlink()
+    for path, content in wanted.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    return 0
+
+
+def title(notebook: Path) -> str:
+    "The first heading of a notebook."
+    cells = nbformat.read(notebook, as_version=4).cells
+    headings = (re.search(r"^# (.+)$", cell.source, re.M) for cell in cells if cell.cell_type == "markdown")
+    return next((heading[1].strip() for heading in headings if heading), notebook.stem)
+
+
+def sidebar() -> dict:
+    "The site's sidebar: the front page, then a section for each kind of notebook that there is."
+    contents = [{"text": "Start here", "href": "index.ipynb"}]
+    for name, pattern in SECTIONS:
+        pages = [{"text": title(path), "href": path.relative_to(NOTEBOOKS).as_posix()} for path in sorted(NOTEBOOKS.glob(pattern))]
+        if pages: contents.append({"section": name, "contents": pages})
+    return {"website": {"sidebar": {"contents": contents}}}
+
+
+def stage() -> Path:
+    "A copy of the notebooks with the API documented, made by nbdev."
+    from nbdev.doclinks import _build_modidx
+    from nbdev.quarto import refresh_quarto_yml
+    from nbdev.serve import proc_nbs
+    refresh_quarto_yml()
+    (NOTEBOOKS / "sidebar.yml").write_text(yaml.safe_dump(sidebar(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    _build_modidx()
+    staged = proc_nbs(NOTEBOOKS, force=True)
+    for path in staged.rglob("*.ipynb"):  # nbdev leaves marks that the notebook format does not know
+        notebook = nbformat.reader.reads(path.read_text(encoding="utf-8"))
+        for cell in notebook.cells: cell.pop("has_sd", None)
+        notebook.metadata.get("execution", {}).pop("total", None)
+        path.write_text(nbformat.writes(notebook), encoding="utf-8")
+    return staged
+
+
+def site() -> int:
+    "Build the site into _docs."
+    if any(part.startswith(".") for part in ROOT.parts): sys.exit(f"docs: nbdev skips folders below one that starts with a dot, move {ROOT} elsewhere")
+    staged = stage()
+    if shutil.which("quarto"): command = ["quarto", "render", str(staged), "--no-execute"]
+    else: command = [sys.executable, "-m", "smalldocs.cli", "render", str(staged)]
+    if subprocess.run(command).returncode: return 1
+    shutil.rmtree(SITE, ignore_errors=True)
+    shutil.move(staged / SITE.name, SITE)
+    print(f"site               {SITE / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("readme", help="make README.md from nbs/index.ipynb").add_argument("--check", action="store_true", help="change nothing; exit 1 where it is out of date")
+    commands.add_parser("site", help="build the site into _docs")
+    arguments = parser.parse_args()
+    sys.exit(readme(arguments.check) if arguments.command == "readme" else site())
