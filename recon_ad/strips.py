@@ -13,13 +13,14 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 # %% ../nbs/api/03_strips.ipynb #ce76544a
 import numpy as np
 from jaxtyping import Bool, Float, UInt
 from PIL import Image
-from scipy.ndimage import binary_closing, binary_fill_holes, gaussian_filter
+from scipy.ndimage import binary_closing, gaussian_filter
 from scipy.spatial import cKDTree
 from skimage import data as photographs
 
@@ -47,15 +48,22 @@ def brushed_texture(
 ) -> Float[np.ndarray, 'h w']:                # mean 0, standard deviation 1
     "Fine furrows along the rows, and a few deeper ones."
     fine = _long_noise(generator, size, across=0.5, along=30, step=8)
-    return _unit(fine + 0.12 * _long_noise(generator, size, across=0.6, along=90, step=24) ** 3)
+    deep = _long_noise(generator, size, across=0.6, along=90, step=24)
+    return _unit(fine + 0.12 * deep * deep * deep)
 
 # %% ../nbs/api/03_strips.ipynb #b85ac5c3
+@cache
+def _gravel() -> Float[np.ndarray, '256 256']:
+    "scikit-image's photograph of gravel at half its size, read once."
+    return photographs.gravel().astype(np.float32).reshape(256, 2, 256, 2).mean(axis=(1, 3))
+
+# %% ../nbs/api/03_strips.ipynb #7eecb172
 def blasted_texture(
     generator: np.random.Generator,           # source of all chance
     size: tuple[int, int] = STRIP_SIZE,       # (height, width), in pixels; at most 256 high
 ) -> Float[np.ndarray, 'h w']:                # mean 0, standard deviation 1
     "Grain cut from a photograph of gravel at half its size."
-    gravel = photographs.gravel().astype(np.float32).reshape(256, 2, 256, 2).mean(axis=(1, 3))
+    gravel = _gravel()
     layers = []
     for _ in range(3):
         tile = np.roll(gravel, generator.integers(0, 256, 2), axis=(0, 1))
@@ -95,32 +103,38 @@ def _punches() -> Float[np.ndarray, 'n 2']:
 # %% ../nbs/api/03_strips.ipynb #745332b4
 def _marks(origin: tuple[float, float], size: tuple[int, int] = STRIP_SIZE) -> Float[np.ndarray, 'h w']:
     "Depth of the engraved scale and of the punched code, in pixels."
-    rows, columns = np.mgrid[:size[0], :size[1]].astype(np.float32) - np.float32(origin)[:, None, None]
+    rows, columns = np.arange(size[0]) - origin[0], np.arange(size[1]) - origin[1]
     tick = np.round(columns / 16)
     length = np.where(tick % 10 == 0, 22, np.where(tick % 5 == 0, 17, 11))
-    across = np.clip(1.6 - np.abs(columns - 16 * tick), 0, 1)
-    marks = 1.3 * across * np.clip(rows - 16, 0, 1) * np.clip(16 + length - rows, 0, 1)
-    for row, column in _punches():
-        top, left = int(row + origin[0]) - 3, int(column + origin[1]) - 3
-        window = slice(top, top + 8), slice(left, left + 8)
-        distance = np.hypot(rows[window] - row, columns[window] - column)
-        marks[window] = np.maximum(marks[window], 1.5 * np.clip(1.9 - distance, 0, 1))
+    along = np.clip(rows[:, None] - 16, 0, 1) * np.clip(16 + length - rows[:, None], 0, 1)
+    marks = np.float32(1.3 * np.clip(1.6 - np.abs(columns - 16 * tick), 0, 1) * along)
+    for row, column in _punches() + origin:
+        window = _window(row, column, 3, size)
+        down, right = np.mgrid[window]
+        marks[window] = np.maximum(marks[window], 1.5 * np.clip(1.9 - np.hypot(down - row, right - column), 0, 1))
     return gaussian_filter(marks, 0.4)
 
 # %% ../nbs/api/03_strips.ipynb #75c3bd24
-def _bodies(rows: np.ndarray, columns: np.ndarray, holes: list, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    "Height and albedo of the machined shape, from coordinates relative to the part's corner."
-    height = np.interp(rows, [0, 10, 112, 117, 121, 126, 168, 178], [-7, 0, 0, -4, -4, -0.5, -0.5, -7]).astype(np.float32)
-    albedo = np.where(rows < 119, 0.56, 0.46).astype(np.float32)
-    albedo *= 1 - 0.55 * np.exp(-((rows - 118.5) / 2.5) ** 2)
-    for row, column in holes:
-        distance = np.hypot(rows - row, columns - column)
-        height -= np.clip(radius + 9 - distance, 0, 9) * 0.75
-        albedo *= 1 - 0.93 * np.clip(radius - distance + 0.5, 0, 1)
-        albedo *= 1 + 0.25 * np.exp(-((distance - radius - 9) / 1.0) ** 2)
-    return height, albedo
+def _window(row: float, column: float, reach: int, size: tuple[int, int]) -> tuple[slice, slice]:
+    "The pixels at most `reach` away from a place, inside the frame."
+    return tuple(slice(max(int(at) - reach, 0), max(0, min(int(at) + reach + 1, limit))) for at, limit in zip((row, column), size))
 
 # %% ../nbs/api/03_strips.ipynb #63bc1894
+def _bodies(rows: np.ndarray, holes: list, radius: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    "Height and albedo of the machined shape; rows are counted from the part's upper edge, holes from the frame's corner."
+    profile = np.interp(rows, [0, 10, 112, 117, 121, 126, 168, 178], [-7, 0, 0, -4, -4, -0.5, -0.5, -7])
+    shade = np.where(rows < 119, 0.56, 0.46) * (1 - 0.55 * np.exp(-((rows - 118.5) / 2.5) ** 2))
+    height, albedo = (np.repeat(np.float32(column)[:, None], size[1], 1) for column in (profile, shade))
+    for row, column in holes:
+        window = _window(row, column, 26, size)
+        down, right = np.mgrid[window]
+        distance = np.hypot(down - row, right - column)
+        height[window] -= np.clip(radius + 9 - distance, 0, 9) * 0.75
+        albedo[window] *= 1 - 0.93 * np.clip(radius - distance + 0.5, 0, 1)
+        albedo[window] *= 1 + 0.25 * np.exp(-((distance - radius - 9) / 1.0) ** 2)
+    return height, albedo
+
+# %% ../nbs/api/03_strips.ipynb #38da5b56
 def _specks(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.ndarray, 'h w']:
     "What every normal part has: dark pores, most of them in the blasted band, and bright specks; a factor on the albedo."
     factor = np.ones(size, np.float32)
@@ -128,28 +142,27 @@ def _specks(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.n
         band = generator.random() < 0.7
         row, column = generator.uniform(*((128, 164) if band else (12, 108))), generator.uniform(4, size[1] - 4)
         radius, depth = generator.uniform(0.7, 2.2 if band else 1.3), generator.choice([-1, 1], p=[0.75, 0.25]) * generator.uniform(0.2, 0.6)
-        top, left = int(row) - 6, int(column) - 6
-        window = slice(max(top, 0), min(top + 13, size[0])), slice(max(left, 0), min(left + 13, size[1]))
+        window = _window(row, column, 4, size)
         rows, columns = np.mgrid[window]
         factor[window] *= 1 + depth * np.clip(radius + 0.5 - np.hypot(rows - row, columns - column), 0, 1)
     return factor
 
-# %% ../nbs/api/03_strips.ipynb #38da5b56
+# %% ../nbs/api/03_strips.ipynb #135522f6
 def make_part(
     generator: np.random.Generator,           # source of all chance: equal state, equal part
     size: tuple[int, int] = STRIP_SIZE,       # (height, width), in pixels
 ) -> Part:                                    # a normal part
     "A guide rail without a defect, never twice the same."
     origin = tuple(generator.uniform((-2, -6), (2, 6)))
-    rows, columns = np.mgrid[:size[0], :size[1]].astype(np.float32) - np.float32(origin)[:, None, None]
-    holes = [tuple(generator.normal((72, 82 + 163 * number), 0.7)) for number in range(6)]
-    height, albedo = _bodies(rows, columns, holes, radius=12 + generator.normal(0, 0.25))
-    band = np.clip((rows - 125) / 2, 0, 1)
+    rows = np.arange(size[0], dtype=np.float32) - np.float32(origin[0])
+    holes = [tuple(generator.normal((72, 82 + 163 * number), 0.7) + origin) for number in range(6)]
+    height, albedo = _bodies(rows, holes, 12 + generator.normal(0, 0.25), size)
+    band = np.clip((rows[:, None] - 125) / 2, 0, 1)
     height += 0.16 * brushed_texture(generator, size) * (1 - band) + 0.16 * blasted_texture(generator, size) * band
     albedo *= 1 + 0.02 * _long_noise(generator, size, across=1, along=25, step=8)
     albedo *= _specks(generator, size)
     light = np.float32(generator.uniform(0.93, 1.07)) * (1 + 0.05 * _long_noise(generator, size, across=60, along=150, step=24))
-    return Part(height, _marks(origin, size), albedo, light, [(row + origin[0], column + origin[1]) for row, column in holes], origin)
+    return Part(height, _marks(origin, size), albedo, light, holes, origin)
 
 # %% ../nbs/api/03_strips.ipynb #7232f141
 def _brightness(part: Part) -> Float[np.ndarray, 'h w']:
@@ -298,8 +311,7 @@ def damage_mask(
 ) -> Bool[np.ndarray, 'h w']:          # True = anomalous
     "Where the damage can be seen; small gaps closed."
     changed = np.abs(_brightness(sound) - _brightness(damaged)) >= visible
-    padded = np.pad(changed, 3)
-    return binary_fill_holes(binary_closing(padded, np.ones((3, 3)), iterations=2))[3:-3, 3:-3]
+    return binary_closing(np.pad(changed, 3), np.ones((3, 3)), iterations=2)[3:-3, 3:-3]  # padded: closing eats at the border
 
 # %% ../nbs/api/03_strips.ipynb #145a1f02
 def make_defect(
