@@ -35,7 +35,7 @@ demo: $(STAMP)  ## train on the embedded strips and show defects found, in under
 
 test: $(STAMP)  ## check that the package equals its notebooks, run the notebooks, run the tests
 	$(TIMED) pytest tests/test_style.py
-	$(TIMED) nbdev-test --path nbs --timing
+	$(TIMED) nbdev-test nbs --timing
 	$(TIMED) pytest --ignore=tests/test_style.py --durations=15
 
 docs: $(STAMP)  ## build the README and the site in _docs
