@@ -53,15 +53,15 @@ def recon_ad_style():
 
 # %% ../nbs/api/05_plots.ipynb #d2127e0b
 def as_images(
-    images: Tensor | np.ndarray | Sequence,      # (n, h, w), (n, 1, h, w), (h, w), or a sequence of (h, w) or (1, h, w)
-) -> list[np.ndarray]:                           # one (h, w) each; integers scaled to [0, 1], bool and float as they are
+    images: Tensor | np.ndarray | Sequence,      # (n, h, w), (n, 1, h, w), (h, w), or a sequence of (h, w), (1, h, w) or colour (h, w, 3)
+) -> list[np.ndarray]:                           # one (h, w) or (h, w, 3) each; integers scaled to [0, 1], bool and float as they are
     "Whatever holds images, as a list of them."
     if isinstance(images, (Tensor, np.ndarray)) and images.ndim == 2: images = [images]
     arrays = [np.asarray(image.detach().cpu().float() if isinstance(image, Tensor) and image.dtype.is_floating_point
                          else image.cpu() if isinstance(image, Tensor) else image) for image in images]
     arrays = [array[0] if array.ndim == 3 and array.shape[0] == 1 else array for array in arrays]
-    if wrong := [array.shape for array in arrays if array.ndim != 2]:
-        raise ValueError(f'as_images: every image must be (h, w) or (1, h, w), got {wrong[0]}')
+    if wrong := [array.shape for array in arrays if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] == 3)]:
+        raise ValueError(f'as_images: every image must be (h, w), (1, h, w) or (h, w, 3), got {wrong[0]}')
     return [array.astype(np.float32) / np.iinfo(array.dtype).max if np.issubdtype(array.dtype, np.integer) else array for array in arrays]
 
 # %% ../nbs/api/05_plots.ipynb #8980803c
@@ -83,7 +83,7 @@ def _frame(axes: Axes, image: np.ndarray, title: str = '', **drawing) -> object:
 # %% ../nbs/api/05_plots.ipynb #4666f5c7
 def _outline(axes: Axes, mask: np.ndarray) -> None:
     "A line around the true mask."
-    if mask.any(): axes.contour(mask.astype(np.float32), levels=[0.5], colors=[MASK_COLOUR], linewidths=1.1)
+    if mask.any(): axes.contour((mask > 0).astype(np.float32), levels=[0.5], colors=[MASK_COLOUR], linewidths=1.1)
 
 # %% ../nbs/api/05_plots.ipynb #ead71725
 def show_images(
@@ -97,7 +97,7 @@ def show_images(
     "Images on one gray scale, strips under each other, squares side by side."
     images = as_images(images)
     if not images: raise ValueError('show_images: at least one image is needed, got none')
-    columns = columns or _columns(images[0].shape, len(images))
+    columns = columns or _columns(images[0].shape[:2], len(images))
     rows = math.ceil(len(images) / columns)
     height = width / columns * images[0].shape[0] / images[0].shape[1] + (0.25 if titles else 0.08)
     with recon_ad_style():
@@ -124,7 +124,7 @@ def overlay(
     if not vmax > 0: raise ValueError(f'overlay: vmax must be > 0, got {vmax}')
     share = np.clip(values / vmax, 0, 1)
     colour = colormaps[ANOMALY_CMAP](share)[..., :3]
-    weight = opacity * np.sqrt(share)[..., None]
+    weight = opacity * share[..., None]
     mixed = (1 - weight) * gray[..., None] + weight * colour
     if threshold is not None:
         above = np.pad(values >= threshold, 1)
@@ -139,7 +139,7 @@ def common_vmax(
 ) -> float:                                  # > 0
     "One brightest value for all maps together, not led by a few single pixels."
     values = np.concatenate([array.ravel() for array in as_images(maps)])
-    return max(float(np.quantile(values, quantile)), np.finfo(np.float32).tiny)
+    return max(float(np.quantile(values, quantile)), 1e-12)
 
 # %% ../nbs/api/05_plots.ipynb #1c885079
 def _detection_layout(size: tuple[int, int], samples: int, panels: int, width: float, titled: bool) -> tuple[tuple[int, int], tuple[float, float]]:

@@ -47,8 +47,8 @@ def brushed_texture(
     size: tuple[int, int] = STRIP_SIZE,       # (height, width), in pixels
 ) -> Float[np.ndarray, 'h w']:                # mean 0, standard deviation 1
     "Fine furrows along the rows, and a few deeper ones."
-    fine = _long_noise(generator, size, across=0.5, along=30, step=8)
-    deep = _long_noise(generator, size, across=0.6, along=90, step=24)
+    fine = _long_noise(generator, size, across=0.5, along=30.0, step=8)
+    deep = _long_noise(generator, size, across=0.6, along=90.0, step=24)
     return _unit(fine + 0.12 * deep * deep * deep)
 
 # %% ../nbs/api/03_strips.ipynb #b85ac5c3
@@ -159,9 +159,9 @@ def make_part(
     height, albedo = _bodies(rows, holes, 12 + generator.normal(0, 0.25), size)
     band = np.clip((rows[:, None] - 125) / 2, 0, 1)
     height += 0.16 * brushed_texture(generator, size) * (1 - band) + 0.16 * blasted_texture(generator, size) * band
-    albedo *= 1 + 0.02 * _long_noise(generator, size, across=1, along=25, step=8)
+    albedo *= 1 + 0.02 * _long_noise(generator, size, across=1.0, along=25.0, step=8)
     albedo *= _specks(generator, size)
-    light = np.float32(generator.uniform(0.93, 1.07)) * (1 + 0.05 * _long_noise(generator, size, across=60, along=150, step=24))
+    light = np.float32(generator.uniform(0.93, 1.07)) * (1 + 0.05 * _long_noise(generator, size, across=60.0, along=150.0, step=24))
     return Part(height, _marks(origin, size), albedo, light, holes, origin)
 
 # %% ../nbs/api/03_strips.ipynb #7232f141

@@ -1,0 +1,346 @@
+"The data room: what is read, how it is fitted and restored, and what is said of a broken folder."
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+from skimage import data as photographs
+from skimage.transform import resize
+
+from recon_ad.data import (
+    FITS, DatasetError, check_dataset, fit_image, fit_mask, hold_out, image_size, list_images, list_samples, load_images,
+    load_masks, read_image, read_mask, restore_map, to_float,
+)
+
+GRAY = photographs.camera()[::4, ::2]
+
+
+def write_set(root, suffix='.png', mask_ending='_mask'):
+    "Four train, two good and two defective images, a mask each."
+    for folder, numbers in {'train/good': range(4), 'test/good': range(4, 6), 'test/hole': range(6, 8)}.items():
+        (root/folder).mkdir(parents=True)
+        for number in numbers: Image.fromarray(np.roll(GRAY, 7 * number, 1)).save(root/folder/f'{number:03}{suffix}')
+    (root/'ground_truth/hole').mkdir(parents=True)
+    mask = np.zeros(GRAY.shape, np.uint8)
+    mask[10:20, 30:50] = 255
+    for number in (6, 7): Image.fromarray(mask).save(root/f'ground_truth/hole/{number:03}{mask_ending}.png')
+    return root
+
+
+# reading
+
+@pytest.mark.parametrize('suffix', ['.png', '.bmp', '.tif', '.tiff', '.PNG'])
+def test_lossless_formats_come_back_to_the_bit(tmp_path, suffix):
+    Image.fromarray(GRAY).save(tmp_path/f'image{suffix}')
+    assert np.array_equal(read_image(tmp_path/f'image{suffix}'), GRAY)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.jpeg'])
+def test_jpeg_comes_back_nearly(tmp_path, suffix):
+    Image.fromarray(GRAY).save(tmp_path/f'image{suffix}', quality=98)
+    assert np.abs(read_image(tmp_path/f'image{suffix}').astype(int) - GRAY).mean() < 2
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P', '1', 'LA', 'L', 'CMYK'])
+def test_every_mode_becomes_one_channel(tmp_path, mode):
+    file = tmp_path/('image.tif' if mode == 'CMYK' else 'image.png')
+    Image.fromarray(photographs.astronaut()).convert(mode).save(file)
+    image = read_image(file)
+    assert image.dtype == np.uint8 and image.shape == (512, 512) and len(np.unique(image)) > 1
+
+
+def test_colour_becomes_rec_601_luma_and_alpha_is_ignored(tmp_path):
+    colours = np.array([[[255, 0, 0, 255], [0, 255, 0, 0], [0, 0, 255, 7], [255, 255, 255, 0]]], np.uint8)
+    Image.fromarray(colours, 'RGBA').save(tmp_path/'image.png')
+    assert read_image(tmp_path/'image.png').tolist() == [[76, 150, 29, 255]]
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+def test_16_bit_gray_is_kept(tmp_path, suffix):
+    deep = np.array([[0, 1, 255, 256], [32767, 32768, 65534, 65535]], np.uint16)
+    Image.fromarray(deep).save(tmp_path/f'deep{suffix}')
+    read = read_image(tmp_path/f'deep{suffix}')
+    assert read.dtype == np.uint16 and np.array_equal(read, deep)
+    assert to_float(read[None])[0, 0, 1, 3] == 1
+
+
+@pytest.mark.parametrize('planar', ['contig', 'separate'])
+def test_16_bit_colour_tiff_is_not_cut_to_8(tmp_path, planar):
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
+    tifffile.imwrite(tmp_path/'deep.tif', deep if planar == 'contig' else np.moveaxis(deep, 2, 0), photometric='rgb', planarconfig=planar)
+    luma = np.round(deep @ np.array([0.299, 0.587, 0.114]))
+    assert np.array_equal(read_image(tmp_path/'deep.tif'), luma)
+
+
+def test_float_image_is_refused_with_the_remedy(tmp_path):
+    Image.fromarray(GRAY / np.float32(255)).save(tmp_path/'float.tif')
+    with pytest.raises(ValueError, match='save it with 8 or 16 bits'): read_image(tmp_path/'float.tif')
+
+
+def test_a_camera_held_upright_is_turned(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(GRAY).save(tmp_path/'upright.jpg', exif=exif, quality=98)
+    assert read_image(tmp_path/'upright.jpg').shape == GRAY.shape[::-1] == image_size(tmp_path/'upright.jpg')
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.bmp', '.tif'])
+def test_every_truncated_format_is_named(tmp_path, suffix):
+    file = tmp_path/f'cut{suffix}'
+    Image.fromarray(GRAY).save(file)
+    file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+    with pytest.raises(ValueError, match=f'cut{suffix} cannot be read'): read_image(file)
+
+
+def test_missing_file_says_where_it_was_sought(tmp_path):
+    with pytest.raises(FileNotFoundError, match='nowhere.png'): read_image(tmp_path/'nowhere.png')
+    with pytest.raises(FileNotFoundError, match='nowhere.png'): load_images([tmp_path/'nowhere.png'])
+    with pytest.raises(FileNotFoundError, match='nowhere'): list_images(tmp_path/'nowhere')
+
+
+# fitting and restoring
+
+@pytest.mark.parametrize('fit', FITS)
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_fit_keeps_size_depth_and_extremes(fit, dtype):
+    full = np.full((50, 70), np.iinfo(dtype).max, dtype)
+    fitted = fit_image(full, (30, 90), fit)
+    assert fitted.shape == (30, 90) and fitted.dtype == dtype and (fitted == np.iinfo(dtype).max).all()
+
+
+def test_shrinking_averages_as_scikit_image_does():
+    image = photographs.brick()
+    ours = fit_image(image, (128, 128))
+    theirs = resize(image, (128, 128), order=1, anti_aliasing=True, preserve_range=True)
+    aliased = resize(image, (128, 128), order=0, anti_aliasing=False, preserve_range=True)
+    assert np.abs(ours - theirs).mean() < 2.5 < np.abs(aliased - theirs).mean()
+    assert np.abs(fit_image(image.astype(np.uint16) * 257, (128, 128)) / 257 - ours).max() <= 0.51  # both depths alike
+
+
+def test_one_pixel_scratch_survives_shrinking():
+    for row in range(8):
+        image = np.zeros((64, 64), np.uint8)
+        image[row] = 255
+        assert fit_image(image, (16, 16)).max() > 20
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(st.integers(8, 90), st.integers(8, 90)), st.tuples(st.integers(8, 90), st.integers(8, 90)), st.sampled_from(FITS))
+def test_restored_map_has_the_original_size_and_invents_nothing(original, size, fit):
+    values = np.random.default_rng(0).random(size, dtype=np.float32)
+    restored = restore_map(values, original, fit)
+    assert restored.shape == original and restored.dtype == np.float32
+    assert restored.max() <= values.max() + 1e-5 and restored.min() >= (min(0, values.min()) if fit == 'crop' else values.min()) - 1e-5
+    assert fit_image(np.zeros(original, np.uint8), size, fit).shape == size
+    assert fit_mask(np.ones(original, bool), size, fit).any()
+
+
+@pytest.mark.parametrize('fit', FITS)
+@pytest.mark.parametrize('original', [(176, 976), (400, 400), (352, 976), (100, 1500), (177, 977)])
+def test_a_spot_returns_to_where_it_was(fit, original):
+    rows, columns = np.mgrid[:original[0], :original[1]]
+    row, column = original[0] // 2 + 8, original[1] // 2 - 30
+    image = np.round(255 * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 150)).astype(np.uint8)
+    back = restore_map(fit_image(image, (176, 976), fit) / np.float32(255), original, fit)
+    found = np.unravel_index(back.argmax(), back.shape)
+    assert np.hypot(found[0] - row, found[1] - column) <= 3
+
+
+def test_equal_size_passes_untouched():
+    image = np.random.default_rng(0).integers(0, 65536, (17, 23), dtype=np.uint16)
+    values = np.random.default_rng(0).standard_normal((17, 23)).astype(np.float32)
+    for fit in FITS:
+        assert np.array_equal(fit_image(image, (17, 23), fit), image)
+        assert np.array_equal(restore_map(torch.from_numpy(values), (17, 23), fit), values)
+
+
+def test_what_crop_cut_away_is_the_lowest_or_what_was_asked_for():
+    inside = np.full((50, 50), 2.0, np.float32)
+    assert restore_map(inside, (50, 100), 'crop')[:, [0, 99]].max() == 0
+    assert restore_map(-inside, (50, 100), 'crop')[:, [0, 99]].max() == -2
+    assert restore_map(inside, (50, 100), 'crop', outside=7.0)[:, [0, 99]].min() == 7
+
+
+def test_wrong_fit_lists_the_right_ones():
+    for call in (lambda: fit_image(GRAY, (8, 8), 'squash'), lambda: restore_map(np.zeros((8, 8), np.float32), (9, 9), 'squash')):
+        with pytest.raises(ValueError, match="stretch, pad, crop, got 'squash'"): call()
+
+
+# arrays
+
+def test_load_images_keeps_order_and_depth(tmp_path):
+    files = []
+    for value in (3, 1, 2):
+        files.append(tmp_path/f'{value}.png')
+        Image.fromarray(np.full((5, 6), value, np.uint8)).save(files[-1])
+    array = load_images(files, size=(4, 4))
+    assert array.dtype == np.uint8 and array[:, 0, 0].tolist() == [3, 1, 2]
+
+
+def test_mixed_depths_keep_black_and_white_and_are_reported(tmp_path):
+    Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path/'8.png')
+    Image.fromarray(np.array([[0, 65535]], np.uint16)).save(tmp_path/'16.png')
+    with pytest.warns(UserWarning, match='1 of 2 images have 16 bits'): array = load_images(list_images(tmp_path), size=(1, 2))
+    assert array.dtype == np.uint16 and array.tolist() == [[[0, 65535]]] * 2
+
+
+@pytest.mark.parametrize('cached', [False, True])
+def test_a_large_array_is_mapped_and_equal(tmp_path, cached):
+    Image.fromarray(GRAY).save(tmp_path/'image.png')
+    mapped = load_images([tmp_path/'image.png'] * 5, (40, 50), memory_share=0.0, cache=tmp_path/'cache' if cached else None)
+    assert isinstance(mapped, np.memmap) and np.array_equal(mapped, load_images([tmp_path/'image.png'] * 5, (40, 50)))
+    file = mapped.filename
+    assert os.path.exists(file)
+    del mapped
+    assert os.path.exists(file) == cached
+
+
+def test_the_cache_notices_change(tmp_path):
+    file, cache = tmp_path/'image.png', tmp_path/'cache'
+    Image.fromarray(GRAY).save(file)
+    first = load_images([file], (8, 8), cache=cache)
+    assert np.array_equal(load_images([file], (8, 8), cache=cache), first) and len(list(cache.iterdir())) == 1
+    load_images([file], (8, 9), cache=cache), load_images([file], (8, 8), fit='pad', cache=cache)
+    assert len(list(cache.iterdir())) == 3
+    Image.fromarray(255 - GRAY).save(file)
+    assert np.array_equal(load_images([file], (8, 8), cache=cache)[0], fit_image(255 - GRAY, (8, 8)))
+
+
+def test_a_failed_load_leaves_nothing_behind(tmp_path):
+    (tmp_path/'bad.png').write_text('not an image')
+    with pytest.raises(ValueError, match='bad.png'): load_images([tmp_path/'bad.png'], (8, 8), cache=tmp_path/'cache')
+    assert list((tmp_path/'cache').iterdir()) == []
+
+
+def test_to_float_refuses_other_depths():
+    with pytest.raises(ValueError, match='must be uint8 or uint16, got uint32'): to_float(np.zeros((1, 2, 2), np.uint32))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 500), st.floats(0.001, 0.999), st.integers(0, 2**31))
+def test_hold_out_divides(count, share, seed):
+    kept, held = hold_out(count, share, seed)
+    assert sorted([*kept, *held]) == list(range(count)) and len(kept) and len(held)
+    assert all(np.array_equal(*pair) for pair in zip((kept, held), hold_out(list(range(count)), share, seed)))
+
+
+@pytest.mark.parametrize('count, share', [(1, 0.5), (10, 0.0), (10, 1.0)])
+def test_hold_out_refuses(count, share):
+    with pytest.raises(ValueError, match='hold_out'): hold_out(count, share, 0)
+
+
+# folders
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.PNG'])
+@pytest.mark.parametrize('mask_ending', ['_mask', ''])
+def test_a_sound_folder_is_understood(tmp_path, suffix, mask_ending):
+    samples = list_samples(write_set(tmp_path/'set', suffix, mask_ending))
+    assert [(sample.split, sample.label, sample.defect) for sample in samples] == (
+        [('train', 0, 'good')] * 4 + [('test', 0, 'good')] * 2 + [('test', 1, 'hole')] * 2)
+    assert [int(mask.sum()) for mask in load_masks(samples)] == [0] * 6 + [200] * 2
+    assert not check_dataset(tmp_path/'set').notes
+
+
+def test_everything_wrong_is_named_at_once(tmp_path):
+    root = write_set(tmp_path/'set')
+    whole = (root/'train/good/000.png').read_bytes()
+    (root/'train/good/000.png').write_bytes(whole[:len(whole) // 2])
+    (root/'train/good/empty.png').write_bytes(b'')
+    shutil.copy(root/'train/good/001.png', root/'test/good/leak.png')
+    Image.open(root/'train/good/002.png').save(root/'test/good/leak_again.bmp')  # other bytes, same picture
+    shutil.copy(root/'test/good/004.png', root/'test/hole/both.png')
+    Image.new('L', (9, 9), 255).save(root/'ground_truth/hole/006_mask.png')
+    Image.new('L', GRAY.shape[::-1], 0).save(root/'ground_truth/hole/007_mask.png')
+    Image.new('L', (9, 9), 255).save(root/'ground_truth/hole/nobody_mask.png')
+    problems = '\n'.join(check_dataset(root).problems)
+    for expected in ('train/good/000.png: cannot be read: ', 'train/good/empty.png: cannot be read: ',
+                     'test/good/leak.png: the same picture as train/good/001.png', 'test/good/leak_again.bmp: the same picture as train/good/002.png',
+                     'test/hole/both.png: the same picture as test/good/004.png', 'test/hole/both.png: no mask',
+                     '006_mask.png is 9 x 9, the image 128 x 256', '007_mask.png is empty',
+                     'ground_truth/hole/nobody_mask.png: a mask without an image'): assert expected in problems
+    with pytest.raises(DatasetError) as error: list_samples(root)
+    assert problems.replace('\n', '\n  ') in str(error.value)
+    with pytest.warns(UserWarning, match='images left out'): left = list_samples(root, skip_broken=True)
+    assert [sample.path.name for sample in left] == ['001.png', '002.png', '003.png', '004.png', '005.png']
+
+
+@pytest.mark.parametrize('make, expected', [
+    (lambda root: None, 'there is no such folder'),
+    (lambda root: root.mkdir(), 'there is no folder train/good'),
+    (lambda root: (root/'train/good').mkdir(parents=True), 'train/good holds no image'),
+    (lambda root: [write_set(root/name) for name in ('bottle', 'pill')], '2 sets one level down: bottle, pill'),
+])
+def test_nothing_to_train_on(tmp_path, make, expected):
+    make(tmp_path/'set')
+    assert expected in check_dataset(tmp_path/'set').problems[0]
+    for skip_broken in (False, True):
+        with pytest.raises(DatasetError, match=expected): list_samples(tmp_path/'set', skip_broken=skip_broken)
+
+
+def test_only_broken_training_images_cannot_be_skipped(tmp_path):
+    root = write_set(tmp_path/'set')
+    for file in (root/'train/good').iterdir(): file.write_bytes(b'')
+    with pytest.raises(DatasetError): list_samples(root, skip_broken=True)
+
+
+@pytest.mark.parametrize('change, expected', [
+    (lambda root: shutil.rmtree(root/'test'), 'test: no images'),
+    (lambda root: shutil.rmtree(root/'test/good'), 'test: only defective images'),
+    (lambda root: (shutil.rmtree(root/'test/hole'), shutil.rmtree(root/'ground_truth')), 'test: only good images'),
+    (lambda root: shutil.rmtree(root/'ground_truth'), 'ground_truth: no masks'),
+    (lambda root: (root/'train/good/Thumbs.db').write_text(''), 'train/good: 1 entries that are no images passed over (Thumbs.db)'),
+    (lambda root: shutil.copytree(root/'test/hole', root/'train/hole'), 'train/hole: passed over (2 images)'),
+    (lambda root: shutil.copy(root/'train/good/000.png', root/'train/good/twin.png'), 'train/good/twin.png: the same picture as train/good/000.png'),
+    (lambda root: Image.fromarray(GRAY[:50]).save(root/'train/good/other.png'), 'images of several sizes: 8 of 128 x 256, 1 of 50 x 256'),
+    (lambda root: Image.fromarray(GRAY.astype(np.uint16) * 16).save(root/'train/good/deep.png'), 'images of 8 and 1 of 16 bits'),
+    (lambda root: Image.fromarray(GRAY.astype(np.uint16) * 16).save(root/'train/good/deep.png'), '16-bit files use 12 bits only'),
+])
+def test_notes_do_not_stop_training(tmp_path, change, expected):
+    root = write_set(tmp_path/'set')
+    change(root)
+    report = check_dataset(root)
+    if (root/'test').is_dir(): assert report.problems == []
+    assert any(expected in note for note in report.notes), report.notes
+    assert expected in str(report)
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    root = write_set(tmp_path/'set')
+    (root/'train/good/._000.png').write_bytes(b'a file that macOS leaves behind')
+    (root/'.DS_Store').write_bytes(b'')
+    assert not check_dataset(root).problems and len(list_samples(root)) == 8
+
+
+def test_masks_of_any_convention(tmp_path):
+    mask = np.zeros((32, 32), bool)
+    mask[8:24, 8:24] = True
+    Image.fromarray(mask.astype(np.uint8)).save(tmp_path/'ones.png')
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path/'white.png')
+    Image.fromarray(mask).save(tmp_path/'bits.png')
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path/'lossy.jpg', quality=60)
+    for file in list_images(tmp_path): assert np.array_equal(read_mask(file), mask), file
+
+
+def test_masks_are_asked_for_before_they_are_missed(tmp_path):
+    root = write_set(tmp_path/'set')
+    shutil.rmtree(root/'ground_truth')
+    with pytest.raises(ValueError, match='2 defective images have no mask'): load_masks(list_samples(root))
+
+
+@pytest.mark.skipif('RECON_AD_DATA' not in os.environ, reason='RECON_AD_DATA names no folder of real images')
+@pytest.mark.parametrize('name', ['mvtec/grid', 'mvtec/bottle', 'mvtec/pill', 'mvtec/transistor', 'kolektor_strips'])
+def test_real_sets_are_sound(name):
+    report = check_dataset(os.path.join(os.environ['RECON_AD_DATA'], name))
+    assert not report.problems and len(report.samples) > 200
+
+
+def test_no_plotting_and_no_jupyter_is_imported():
+    code = ('import sys, recon_ad, recon_ad.data, recon_ad.strips; '
+            'print([name for name in ("matplotlib", "seaborn", "IPython", "ipywidgets", "jupyter_core", "pandas") if name in sys.modules])')
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
