@@ -231,7 +231,7 @@ def ms_ssim_map(
 # %% ../nbs/api/20_losses.ipynb #95d669c5
 def image_gradient(
     images: Float[Tensor, 'n c h w'],  # images, or differences of images
-    centre: float = 1.0,               # weight of the middle row, its two neighbours having 1; 1: Prewitt, 2: Sobel
+    centre: int = 1,                   # weight of the middle row, its two neighbours having 1; 1: Prewitt, 2: Sobel
 ) -> tuple[Float[Tensor, 'n c h w'], Float[Tensor, 'n c h w']]:  # across (x) and down (y), in grey values per two pixels
     "Smoothed differences of the two pixels beside each pixel."
     padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode='replicate')
@@ -245,7 +245,7 @@ def image_gradient(
 # %% ../nbs/api/20_losses.ipynb #d4a952da
 def gradient_magnitude(
     images: Float[Tensor, 'n c h w'],  # images
-    centre: float = 1.0,               # 1: Prewitt, 2: Sobel
+    centre: int = 1,                   # 1: Prewitt, 2: Sobel
 ) -> Float[Tensor, 'n c h w']:         # in grey values per two pixels
     "Length of the gradient, its own slope finite on flat regions."
     across, down = image_gradient(images, centre)
@@ -330,7 +330,7 @@ def ms_gms_map(
 # %% ../nbs/api/20_losses.ipynb #e42e2ac5
 def focal_spectrum(
     difference: Float[Tensor, 'n c h w'],  # reconstruction minus target
-    alpha: float = 1.0,                    # how much the hard frequencies are preferred; 0: all alike
+    alpha: float | int = 1.0,              # how much the hard frequencies are preferred; 0: all alike
     patch_factor: int = 1,                 # the image is cut into this many rows and columns, each transformed alone
     log_matrix: bool = False,              # dampens the weights by a logarithm
 ) -> tuple[Tensor, Tensor]:                # half spectrum `(n, c, patch, h, patch, w)`, and the weights of its frequencies, in [0, 1]
@@ -361,7 +361,7 @@ def focal_frequency(
     reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
     target: Float[Tensor, 'n c h w'],          # the image, same range
     weight_map: WeightMap = None,              # weight of each pixel; its root multiplies the difference before the transform
-    alpha: float = 1.0,                        # how much the hard frequencies are preferred; 0: all alike
+    alpha: float | int = 1.0,                  # how much the hard frequencies are preferred; 0: all alike
     patch_factor: int = 1,                     # the image is cut into this many rows and columns, each transformed alone
     log_matrix: bool = False,                  # dampens the weights by a logarithm
     average_spectrum: bool = False,            # of the whole batch, not of each image
@@ -383,7 +383,7 @@ def focal_frequency(
 def focal_frequency_map(
     reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
     target: Float[Tensor, 'n c h w'],          # the image, same range
-    alpha: float = 1.0,                        # how much the hard frequencies are preferred; 0: all alike
+    alpha: float | int = 1.0,                  # how much the hard frequencies are preferred; 0: all alike
     patch_factor: int = 1,                     # the image is cut into this many rows and columns, each transformed alone
     log_matrix: bool = False,                  # dampens the weights by a logarithm
 ) -> Float[Tensor, 'n h w']:                   # higher is more different; its mean is the loss
@@ -414,17 +414,17 @@ class Term(NamedTuple):
 
 # %% ../nbs/api/20_losses.ipynb #6eda8008
 def read_terms(
-    terms: Mapping[str, float],  # 'loss' or 'loss@scales', to weight
+    terms: Mapping[str, float | int],  # 'loss' or 'loss@scales', to weight
     scales: int = 1,             # for names that bring none, by '@' or built in
 ) -> dict[str, Term]:            # under the names as given
     "The summands that a mixture names."
     read = {}
     for name, weight in terms.items():
-        loss, _, own = name.partition('@')
+        loss, at, own = name.partition('@')
         if loss not in LOSSES: raise ValueError(f"loss: unknown {loss!r}; known are {', '.join(LOSSES)}")
         if not isfinite(weight) or weight < 0: raise ValueError(f"loss: the weight of {name!r} must be finite and >= 0, got {weight}")
-        number = own if own else 1 if loss in ('ms_ssim', 'ms_gms') else scales
-        if not str(number).isdecimal() or int(number) < 1: raise ValueError(f"loss: scales of {name!r} must be a whole number >= 1, got {number}")
+        number = own if at else 1 if loss in ('ms_ssim', 'ms_gms') else scales
+        if not str(number).isdecimal() or int(number) < 1: raise ValueError(f"loss: scales of {name!r} must be a whole number >= 1, got {number!r}")
         read[name] = Term(loss, int(number), float(weight))
     if not read: raise ValueError(f"loss: at least one term is wanted; known are {', '.join(LOSSES)}")
     return read
@@ -436,7 +436,7 @@ def multi_scale(
     target: Float[Tensor, 'n c h w'],          # the image, same range
     weight_map: WeightMap,                     # weight of each pixel; averaged down for the coarser scales
     terms: Mapping[str, Term],                 # what is wanted
-    scale_weights: Sequence[float],            # finest first; a term of fewer scales uses the first ones
+    scale_weights: Sequence[float | int],      # finest first; a term of fewer scales uses the first ones
 ) -> dict[str, Float[Tensor, '']]:             # the mean over its scales of each term, not yet multiplied by its weight
     "All terms from one pyramid."
     deepest = max(term.scales for term in terms.values())
@@ -453,9 +453,9 @@ class CompositeLoss:
     "A weighted sum of losses, each at one or several scales."
 
     def __init__(self,
-        terms: Mapping[str, float],     # name in `LOSSES` to weight, >= 0; a name may bring its own number of scales: 'mse@3'
+        terms: Mapping[str, float | int],  # name in `LOSSES` to weight, >= 0; a name may bring its own number of scales: 'mse@3'
         scales: int = 1,                # for all names that bring none, by '@' or, as `ms_ssim` and `ms_gms`, built in
-        scale_weights: Sequence[float] | None = None,  # finest first, scaled to sum to 1; None: all the same
+        scale_weights: Sequence[float | int] | None = None,  # finest first, scaled to sum to 1; None: all the same
         balance: bool | int = False,    # over how many first batches the terms are brought to equal size; True: 8
     ):
         self.terms = read_terms(terms, scales)
@@ -484,7 +484,9 @@ class CompositeLoss:
 
     def state_dict(self) -> dict: return {'seen': self.seen, 'means': dict(self.means)}
 
-    def load_state_dict(self, state: dict): self.seen, self.means = state['seen'], dict(state['means'])
+    def load_state_dict(self, state: dict):
+        if set(state['means']) != set(self.terms): raise ValueError(f"loss: the state is of {', '.join(state['means'])}, wanted {', '.join(self.terms)}")
+        self.seen, self.means = state['seen'], dict(state['means'])
 
 # %% ../nbs/api/20_losses.ipynb #2e851259
 def parse_loss(
