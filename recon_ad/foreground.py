@@ -76,7 +76,7 @@ class Foreground:
     frame_share: float                       # share of the frame above the threshold
     inner_share: float                       # share of the inside above the threshold; well above `frame_share` speaks for an object
     grain: float                             # what is thinner than twice this is no part, in terms of the shorter side
-    alignment: float                         # share of the variance that the median image explains; above 0.5 speaks for alignment
+    alignment: float                         # share of the variance that the median image explains; above 0.6 speaks for alignment
     common: Bool[np.ndarray, 'h w'] | None   # the one mask of an aligned object or of a texture
 
     def masks(
@@ -107,10 +107,10 @@ def fit_foreground(
     threshold, separation = otsu(difference)
     frame_share, inner_share = (float((difference[:, where] > threshold).mean()) for where in (frame, ~frame))
     grey = images.astype(np.float32)
-    alignment = float(np.median(grey, axis=0).var() / max(grey.var(), 1e-9)) if len(images) >= 8 else 0.0
+    alignment = float(1 - ((grey - np.median(grey, axis=0)) ** 2).mean() / max(grey.var(), 1e-9)) if len(images) >= 8 else 0.0
     if kind == 'auto': kind = 'object' if separation > 0.78 and frame_share < 0.6 * inner_share else 'texture'
     grain = 0.015 if frame_share < 0.05 else 0.03  # coarser where the background has a pattern
-    aligned, common = kind == 'object' and alignment > 0.5, None
+    aligned, common = kind == 'object' and alignment > 0.6, None
     if kind == 'texture': common = np.ones(images.shape[1:], bool)
     if aligned:
         # the root of the mean square sees what is unlike the frame always, and what is so in some images

@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['IMAGE_FIGURES', 'PIXEL_FIGURES', 'SIZE_EDGES', 'DEFINITION', 'UndefinedFigure', 'explain_ranking', 'check_labels',
-           'read_images', 'image_auroc', 'image_ap', 'f1_max', 'check_pictures', 'is_finite', 'read_pixels',
-           'pixel_auroc', 'pixel_ap', 'pixel_f1_max', 'aupro', 'name_sizes', 'describe_images', 'ImageBins',
-           'choose_bins', 'bin_images', 'draw_images', 'spread_of', 'image_intervals', 'pixel_intervals', 'Evaluation',
-           'read_scope', 'Scope', 'scopes_of', 'read_scopes', 'read_curves', 'bucket_regions', 'read_intervals',
-           'evaluate']
+           'image_auroc', 'image_ap', 'f1_max', 'check_pictures', 'is_finite', 'pixel_auroc', 'pixel_ap',
+           'pixel_f1_max', 'aupro', 'name_sizes', 'describe_images', 'ImageBins', 'choose_bins', 'bin_images',
+           'draw_images', 'spread_of', 'image_intervals', 'pixel_intervals', 'Evaluation', 'read_scope', 'Scope',
+           'scopes_of', 'read_scopes', 'read_curves', 'read_intervals', 'bucket_regions', 'evaluate']
 
 # %% ../nbs/api/70_metrics.ipynb #a69d9dfd
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float, Integer
 
 from .ranking import (
@@ -51,7 +52,7 @@ def check_labels(
     return labels.astype(bool)
 
 # %% ../nbs/api/70_metrics.ipynb #d43932fc
-def read_images(
+def _read_images(
     figure: str,  # its name, for the message
     read: Callable,  # the figure of a ranking
     labels: Arrays,  # 0 normal, 1 anomalous
@@ -72,7 +73,7 @@ def image_auroc(
     scores: Arrays,  # one an image; higher is more anomalous
 ) -> float:  # in [0, 1]; 0.5 is chance
     "Probability that an anomalous image scores higher than a normal one, ties counting half."
-    return read_images('image_auroc', area_under_roc, labels, scores)
+    return _read_images('image_auroc', area_under_roc, labels, scores)
 
 # %% ../nbs/api/70_metrics.ipynb #f5ab9a54
 def image_ap(
@@ -80,7 +81,7 @@ def image_ap(
     scores: Arrays,  # one an image; higher is more anomalous
 ) -> float:  # in [0, 1]; the share of anomalous images is chance
     "Average precision over the anomalous images (step sum, as scikit-learn's `average_precision_score`)."
-    return read_images('image_ap', average_precision, labels, scores)
+    return _read_images('image_ap', average_precision, labels, scores)
 
 # %% ../nbs/api/70_metrics.ipynb #33cc9a24
 def f1_max(
@@ -88,7 +89,7 @@ def f1_max(
     scores: Arrays,  # one an image; higher is more anomalous
 ) -> float:  # in [0, 1]
     "F1 at the best threshold. The threshold is chosen on the test images: an upper bound, not a promise."
-    return read_images('f1_max', best_f1, labels, scores)
+    return _read_images('f1_max', best_f1, labels, scores)
 
 # %% ../nbs/api/70_metrics.ipynb #5eefb58f
 def check_pictures(
@@ -112,7 +113,7 @@ def is_finite(
     return not values.size or bool(np.isfinite(values.min()) and np.isfinite(values.max()))  # 10 times faster than isfinite of all
 
 # %% ../nbs/api/70_metrics.ipynb #ebc47ad3
-def read_pixels(
+def _read_pixels(
     figure: str,  # its name, for the message
     read: Callable,  # the figure of a ranking
     masks: Arrays,  # (height, width) each; not 0 where anomalous
@@ -133,7 +134,7 @@ def pixel_auroc(
     maps: Arrays,  # as many, of the same sizes; higher is more anomalous
 ) -> float:  # in [0, 1]; 0.5 is chance
     "Probability that an anomalous pixel scores higher than a normal one, over all images together."
-    return read_pixels('pixel_auroc', area_under_roc, masks, maps)
+    return _read_pixels('pixel_auroc', area_under_roc, masks, maps)
 
 # %% ../nbs/api/70_metrics.ipynb #3ebc9908
 def pixel_ap(
@@ -141,7 +142,7 @@ def pixel_ap(
     maps: Arrays,  # as many, of the same sizes; higher is more anomalous
 ) -> float:  # in [0, 1]; the share of anomalous pixels is chance
     "Average precision over the anomalous pixels (step sum)."
-    return read_pixels('pixel_ap', average_precision, masks, maps)
+    return _read_pixels('pixel_ap', average_precision, masks, maps)
 
 # %% ../nbs/api/70_metrics.ipynb #04910cb6
 def pixel_f1_max(
@@ -149,7 +150,7 @@ def pixel_f1_max(
     maps: Arrays,  # as many, of the same sizes; higher is more anomalous
 ) -> float:  # in [0, 1]
     "F1 of the pixels at the best threshold, which is chosen on the test images."
-    return read_pixels('pixel_f1_max', best_f1, masks, maps)
+    return _read_pixels('pixel_f1_max', best_f1, masks, maps)
 
 # %% ../nbs/api/70_metrics.ipynb #681199c3
 def aupro(
@@ -158,7 +159,7 @@ def aupro(
     fpr_limit: float = 0.3,  # share of normal pixels up to which the curve counts, in (0, 1]
 ) -> float:  # in [0, 1]; fpr_limit / 2 is chance
     "Area under the per-region overlap, 8-connected regions, exact curve, good images in the false-positive rate. Source: Bergmann et al. 2021, sec. 5.2."
-    return read_pixels('aupro', partial(area_under_pro, fpr_limit=fpr_limit), masks, maps)
+    return _read_pixels('aupro', partial(area_under_pro, fpr_limit=fpr_limit), masks, maps)
 
 # %% ../nbs/api/70_metrics.ipynb #88dde908
 IMAGE_FIGURES = {'image_auroc': area_under_roc, 'image_ap': average_precision, 'image_f1_max': best_f1}
@@ -190,9 +191,9 @@ def describe_images(
     maps: Sequence[Float[np.ndarray, '_ _']],  # one an image
     masks: Sequence[Bool[np.ndarray, '_ _']] | None,  # one an image, or none at all
     labels: Arrays,  # 0 normal, 1 anomalous
-    defects: Sequence[str] | None = None,  # kind of each image; 'good' for the normal ones
+    defects: Sequence[str] | np.ndarray | None = None,  # kind of each image; 'good' for the normal ones
     scores: Arrays | None = None,  # image scores; the maximum of each map by default
-    names: Sequence[str] | None = None,  # for messages; the number by default
+    names: Sequence[str] | np.ndarray | None = None,  # for messages; the number by default
 ) -> pd.DataFrame:  # columns name, label, defect, score, problem (why its pixels cannot be judged, mostly empty)
     "One row an image."
     labels = check_labels(labels, 'evaluate')
@@ -236,12 +237,14 @@ def bin_images(
     starts: Integer[np.ndarray, 'b'],  # where bins begin, from `choose_bins`
 ) -> ImageBins:  # one row an image
     "The pixels of each image, counted in bins."
-    low = int(starts[1]) if starts.size > 1 else 0
-    shift = max(0, (int(starts[-1]) - low).bit_length() - 16)  # count in at most 2**16 + 2 fine bins, then merge
-    fine = np.append(0, ((starts[1:] - low) >> shift) + 1)
+    first = int(starts[1]) if starts.size > 1 else 1
+    shift = max(0, (int(starts[-1]) - first).bit_length() - 18)  # count in about 2**18 fine bins, then merge
+    low = np.uint32(max(0, first - 2**shift))
+    fine = np.append(0, (starts[1:] - int(low)) >> shift)
     begin, width = np.unique([fine, fine + 1]), int(fine[-1]) + 2  # + 1: what lies in the gap above a score is not tied with it
-    def place(values): return ((ordered_bits(values).astype(np.int64) - low >> shift) + 1).clip(0, width - 1)
-    everyone = np.stack([np.add.reduceat(np.bincount(place(values.ravel()), minlength=width), begin) for values in maps])
+    def place(values): return np.minimum((np.maximum(ordered_bits(values), low) - low) >> np.uint32(shift), np.uint32(width - 1))
+    def count(values): return np.add.reduceat(np.bincount(place(values.ravel()), minlength=width), begin)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool: everyone = np.stack(list(pool.map(count, maps)))
     of_level = np.searchsorted(begin, place(order.levels), side='right') - 1
     cell = order.images[order.region] * begin.size + of_level[order.level]
     anomalous = np.bincount(cell, minlength=everyone.size).reshape(everyone.shape)
@@ -380,7 +383,7 @@ def read_scopes(
         ranking, regions = read_pixels_of(scope)
         if scope.size is not None and not regions: continue  # a size that does not occur
         judged = images if scope.kind is None else images[scope.images]  # other sizes lend their normal pixels to a size
-        rows[scope.name], why = read_scope(images[scope.images], ranking, judged.problem)
+        rows[scope.name], why = read_scope(images[scope.images], ranking, judged.problem.tolist())
         reasons |= {figure if scope.table == 'all' else f'{scope.name}/{figure}': reason for figure, reason in why.items()}
         if scope.table == 'all': figures, curves = rows[scope.name], read_curves(images, ranking, why)
         else: tables[scope.table][scope.name] = {'images': int(images.label[scope.images].sum()), 'regions': regions} | rows[scope.name]
@@ -402,19 +405,6 @@ def read_curves(
         curves |= {'pixel_roc': roc_curve(ranking), 'pixel_pr': pr_curve(ranking), 'pixel_pro': pro_curve(ranking)}
     return curves
 
-# %% ../nbs/api/70_metrics.ipynb #f16f5e0c
-def bucket_regions(
-    order: PixelOrder,  # of these maps
-    sizes: Sequence[int],  # pixels of each image
-    size_edges: Sequence[float] = SIZE_EDGES,  # ascending shares of the image area
-) -> tuple[Integer[np.ndarray, 'r'], Integer[np.ndarray, 'n']]:  # bucket of each region; of the largest region of each image, -1 without
-    "The size bucket of each region and each image."
-    share = order.areas / np.asarray(sizes, np.float64)[order.images]
-    bucket = np.searchsorted(np.asarray(size_edges, np.float64), share, side='right')
-    largest = np.full(len(sizes), -1)
-    np.maximum.at(largest, order.images, bucket)
-    return bucket, largest
-
 # %% ../nbs/api/70_metrics.ipynb #9fc3bf69
 def read_intervals(
     result: Evaluation,  # of the whole test set
@@ -431,14 +421,27 @@ def read_intervals(
         intervals |= pixel_intervals(bin_images(order, maps, choose_bins(read_ranking(order))), weights)
     return intervals
 
+# %% ../nbs/api/70_metrics.ipynb #f16f5e0c
+def bucket_regions(
+    order: PixelOrder,  # of these maps
+    sizes: Sequence[int],  # pixels of each image
+    size_edges: Sequence[float] = SIZE_EDGES,  # ascending shares of the image area
+) -> tuple[Integer[np.ndarray, 'r'], Integer[np.ndarray, 'n']]:  # bucket of each region; of the largest region of each image, -1 without
+    "The size bucket of each region and each image."
+    share = order.areas / np.asarray(sizes, np.float64)[order.images]
+    bucket = np.searchsorted(np.asarray(size_edges, np.float64), share, side='right')
+    largest = np.full(len(sizes), -1)
+    np.maximum.at(largest, order.images, bucket)
+    return bucket, largest
+
 # %% ../nbs/api/70_metrics.ipynb #91adcf7c
 def evaluate(
     maps: Arrays,  # (height, width) each, at the resolution of the masks; higher is more anomalous
     masks: Arrays | None,  # as many, not 0 where anomalous; None: image figures only
     labels: Arrays,  # 0 normal, 1 anomalous
-    defects: Sequence[str] | None = None,  # kind of each image, 'good' for normal ones
+    defects: Sequence[str] | np.ndarray | None = None,  # kind of each image, 'good' for normal ones
     image_scores: Arrays | None = None,  # one an image; the maximum of its map by default
-    names: Sequence[str] | None = None,  # for messages and `Evaluation.images`
+    names: Sequence[str] | np.ndarray | None = None,  # for messages and `Evaluation.images`
     size_edges: Sequence[float] = SIZE_EDGES,  # where size buckets meet, as shares of the image area
     bootstrap: int = 1000,  # test sets drawn for the intervals; 0 turns them off
     seed: int = 0,  # of the draws

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer, Num, UInt
-from scipy import ndimage
+from skimage import measure
 from torch import Tensor
 
 # %% ../nbs/api/68_ranking.ipynb #864a55ae
@@ -94,7 +94,7 @@ def find_regions(
     if not rows.size: return np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64)
     top, left = rows[0], columns[0]
     window = mask[top:rows[-1] + 1, left:columns[-1] + 1]  # labelling costs 20 times a look for the box
-    named, _ = ndimage.label(window, np.ones((3, 3)))
+    named = measure.label(window, connectivity=2)
     y, x = np.nonzero(window)
     region = named[y, x] - 1
     return (y + top) * mask.shape[1] + x + left, region, np.bincount(region)
