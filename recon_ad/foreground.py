@@ -123,7 +123,7 @@ def fit_foreground(
 def find_foreground(
     images: UInt[np.ndarray, 'n h w'],                        # normal images, 8 or 16 bit
     kind: str = 'auto',                                       # 'auto', 'texture' or 'object'
-    own: Bool[np.ndarray, '... h w'] | None = None,           # your region of interest, for all images or for each; overrides the rest
+    own: Bool[np.ndarray, '...'] | None = None,               # your region of interest, for all images or for each; overrides the rest
 ) -> Bool[np.ndarray, '... h w']:                             # (h, w) for all images, or (n, h, w)
     "True on the part: found in the images, or given by the user."
     if own is not None:
