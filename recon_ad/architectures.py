@@ -207,9 +207,9 @@ class Autoencoder(nn.Module):
 
     def __init__(
         self,
-        width: float = 32,               # channels of the finest level; doubled at each halving
+        width: float = 24,               # channels of the finest level; doubled at each halving
         depth: int = 3,                  # halvings after the stem
-        bottleneck: int = 64,            # channels of the narrowest place
+        bottleneck: int = 256,           # channels of the place that everything passes; fewer blur more
         stem: int = 2,                   # pixels folded into channels before the first convolution: 1, 2 or 4
         dilations: tuple[int, ...] = (), # of the convolutions at the bottleneck
         cutoff: float = 0.0,             # high-pass of the input, in cycles per 256 pixels; 0 for none

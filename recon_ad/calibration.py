@@ -9,6 +9,7 @@ __all__ = ['PlaceStatistics', 'threshold']
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,33 +17,45 @@ from .anomaly_maps import smooth
 
 # %% ../nbs/api/65_calibration.ipynb #1fa73f2f
 class PlaceStatistics(nn.Module):
-    "Mean and spread of a map at each place over normal images; turns a map into units of that spread."
+    "Median and spread of a map at each place over normal images; turns a map into units of that spread."
     def __init__(
         self,
         sigma: float = 8.0,   # width of the neighbourhood that shares its statistics, in pixels
         floor: float = 0.3,   # smallest spread, as a share of the map's average spread
-        places: bool = True,  # False: one mean and spread for the whole image, for textures without fixed places
+        places: bool = True,  # False: one median and spread for the whole image, for textures without fixed places
     ):
         super().__init__()
-        self.sigma, self.floor, self.places, self.count = sigma, floor, places, 0
-        for name in ("mean", "spread"): self.register_buffer(name, torch.zeros(0))
-        self.sums = None
+        self.sigma, self.floor, self.places, self.maps, self.ordered = sigma, floor, places, [], None
+        for name in ("median", "spread"): self.register_buffer(name, torch.zeros(0))
+
+    def pooled(self, anomaly_map: Float[Tensor, "n h w"]) -> Float[Tensor, "n H W"]:
+        "4 x 4 pixels as one: the map is smooth and will be smoothed again, so nothing is lost but memory."
+        return F.avg_pool2d(anomaly_map[:, None], 4, ceil_mode=True, count_include_pad=False)[:, 0]
 
     def fit_batch(self, anomaly_map: Float[Tensor, "n h w"]) -> None:
-        "Take in the maps of a batch of normal images. float64: squares of thousands of small errors are summed."
-        values = anomaly_map.double()
-        sums = torch.stack((values.sum(0), values.square().sum(0)))
-        self.sums = sums if self.sums is None else self.sums + sums
-        self.count += len(values)
-        self.mean, self.spread = self.moments(self.sums, self.count)
+        "Take in the maps of a batch of normal images."
+        self.maps.append(self.pooled(anomaly_map))
+        self.size, self.ordered = tuple(anomaly_map.shape[-2:]), None
 
-    def moments(self, sums: Float[Tensor, "2 h w"], count: int) -> tuple[Tensor, Tensor]:
-        "Mean and spread at each place, from sums of values and of their squares."
-        mean, square = sums / count
-        if self.places: mean, square = smooth(torch.stack((mean, square)), self.sigma)  # moments: their smoothing keeps the variance right
-        else: mean, square = mean.mean().expand_as(mean), square.mean().expand_as(square)
-        spread = (square - mean.square()).clamp(min=0).sqrt()
-        return mean.float(), spread.clamp(min=self.floor * spread.mean().item() + 1e-12).float()
+    def quantile(self, share: float, without: Float[Tensor, "1 H W"] | None) -> Float[Tensor, "H W"]:
+        "The value that a share of the normal maps do not exceed, at each place; `without` one of them."
+        rank = round(share * (len(self.ordered) - 1 - (without is not None)))
+        value = self.ordered[rank]
+        if without is None: return value
+        # taking a value out moves those above it down by one rank
+        return torch.where(without[0] <= value, self.ordered[rank + 1], value)
+
+    def measure(self, without: Float[Tensor, "1 H W"] | None = None) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+        "Median and spread at each place, at the size of the maps."
+        if self.ordered is None: self.ordered = torch.cat(self.maps).sort(dim=0).values
+        low, median, high = (self.quantile(share, without) for share in (0.16, 0.5, 0.84))  # a Gaussian has 68 % within one standard deviation
+        spread = (high - low) / 2
+        # the larger of a place's own spread and its neighbourhood's: few images may agree by chance, and an edge is narrower than a neighbourhood
+        spread = torch.maximum(spread, smooth(spread[None], self.sigma / 4)[0])
+        both = torch.stack((median, spread))
+        if not self.places: both = both.mean((1, 2), keepdim=True).expand_as(both)
+        median, spread = F.interpolate(both[None], scale_factor=4, mode="bilinear", align_corners=False)[0, :, :self.size[0], :self.size[1]]
+        return median, spread.clamp(min=self.floor * spread.mean().item() + 1e-12)
 
     def forward(
         self,
@@ -50,12 +63,11 @@ class PlaceStatistics(nn.Module):
         without: Float[Tensor, "1 h w"] | None = None,  # a map that was fitted, to be left out: an image must not testify for itself
     ) -> Float[Tensor, "n h w"]:                        # 0 is usual, 3 is rare; unbounded
         "The map in units of its usual spread at each place."
-        if not self.mean.numel(): raise RuntimeError("PlaceStatistics: not fitted; give it the maps of normal images with fit_batch first")
-        mean, spread = self.mean, self.spread
-        if without is not None and self.count > 1:
-            own = without[0].double()
-            mean, spread = self.moments(self.sums - torch.stack((own, own.square())), self.count - 1)
-        return (anomaly_map - mean) / spread
+        if self.maps and self.ordered is None: self.median, self.spread = self.measure()
+        if not self.median.numel(): raise RuntimeError("PlaceStatistics: not fitted; give it the maps of normal images with fit_batch first")
+        if without is None or sum(map(len, self.maps)) < 3: return (anomaly_map - self.median) / self.spread
+        median, spread = self.measure(self.pooled(without))
+        return (anomaly_map - median) / spread
 
 # %% ../nbs/api/65_calibration.ipynb #05d1e537
 def threshold(

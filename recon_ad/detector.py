@@ -81,7 +81,7 @@ class Detector:
     ):
         self.settings, self.device = settings.changed(**changes), pick_device(device)
         s = self.settings
-        parse_loss(s.loss), parse_damage(s.damage, s.damage_probability)      # wrong text is told now, not after loading images
+        parse_loss(s.loss), parse_damage(s.damage or "none", s.damage_probability)      # wrong text is told now, not after loading images
         self.model_ = build_model(s.architecture, s.training.seed, **s.architecture_options).to(self.device, memory_format=torch.channels_last).eval()
         self.score_ = Score(s.score, s.sigma, places=s.places).to(self.device)
         self.threshold_, self.false_alarm_rate_, self.region_ = math.nan, math.nan, None
@@ -159,11 +159,11 @@ def fit(
     kept, held_out = hold_out(len(images), s.held_out_share, s.training.seed)
     self.region_ = None if region is None else torch.as_tensor(region, device=self.device)
     self.held_out_, training = held_out, images[kept]
-    damage = parse_damage(s.damage, s.damage_probability)
+    damage = parse_damage(s.damage or "none", s.damage_probability)
     self.foreground_ = None
-    if damage.weights and s.foreground != "texture":
+    if damage.terms and s.foreground != "texture":
         self.foreground_ = find_foreground(training, s.foreground)
-    data = TrainingData(training, damage if damage.weights else None, self.foreground_, region)
+    data = TrainingData(training, damage if damage.terms else None, self.foreground_, region)
     loss = parse_loss(s.loss)
     if seconds: s = s.changed(steps=steps_within(seconds, self.model_, data, loss, s.training, self.device.type))
     self.settings = s
@@ -204,6 +204,14 @@ def anomaly_map(self: Detector, images: np.ndarray | Tensor | Sequence) -> Float
 def anomaly_score(self: Detector, images: np.ndarray | Tensor | Sequence) -> Float[Tensor, "n"]:
     "One figure an image; higher is more anomalous."
     return self.predict(images).anomaly_score
+
+# %% ../nbs/api/80_detector.ipynb #fd70e86f
+@patch
+def copy(self: Detector) -> Detector:
+    "The same network, threshold and score; calibrating one leaves the other as it is."
+    twin = object.__new__(type(self))
+    twin.__dict__.update(self.__dict__)
+    return twin
 
 # %% ../nbs/api/80_detector.ipynb #efa8af8c
 @patch

@@ -38,27 +38,30 @@ class LatentDistance(nn.Module):
     "Multi-level squared L2 distance between the encoder's views of image and reconstruction."
     def __init__(
         self,
-        levels: tuple[int, ...] = (1, 2, 3),  # of the encoder, 0 is the stem; the finest sees little more than pixels
+        levels: tuple[int, ...] | None = None,  # of the encoder, 0 is the stem; None: all but the stem, which sees little more than pixels
     ):
         super().__init__()
-        self.levels = tuple(levels)
-        self.count = 0
-        for level in self.levels: self.register_buffer(f"spread_{level}", torch.zeros(0))
+        self.levels, self.count = levels, 0
+
+    def chosen(self, seen: Observation) -> tuple[int, ...]:
+        "The levels that count."
+        levels = tuple(range(1, len(seen.features))) if self.levels is None else tuple(self.levels)
+        if max(levels) >= len(seen.features):
+            raise ValueError(f"LatentDistance: level {max(levels)} does not exist, the encoder has levels 0 to {len(seen.features) - 1}")
+        return levels
 
     def fit_batch(self, seen: Observation) -> None:
         "Learn each channel's spread from a batch of normal images."
         self.count += 1
-        for level in self.levels:
-            if level >= len(seen.features):
-                raise ValueError(f"LatentDistance: level {level} does not exist, the encoder has levels 0 to {len(seen.features) - 1}")
+        for level in self.chosen(seen):
             variance = seen.features[level].float().var(dim=(0, 2, 3))
-            mean = getattr(self, f"spread_{level}").to(variance).square() if self.count > 1 else 0
-            setattr(self, f"spread_{level}", (mean + (variance - mean) / self.count).sqrt())
+            mean = getattr(self, f"spread_{level}").square() if self.count > 1 else 0
+            self.register_buffer(f"spread_{level}", (mean + (variance - mean) / self.count).sqrt())
 
     def forward(self, seen: Observation) -> Float[Tensor, "n h w"]:  # non-negative; higher is more anomalous
         "Distance at each pixel, summed over levels."
         size, total = tuple(seen.image.shape[-2:]), 0
-        for level in self.levels:
+        for level in self.chosen(seen):
             ours, theirs = seen.features[level].float(), seen.features_reconstruction[level].float()
             spread = getattr(self, f"spread_{level}").clamp(min=1e-6).view(1, -1, 1, 1)  # a dead channel never differs
             distance = ((ours - theirs) / spread).square().mean(dim=1)
