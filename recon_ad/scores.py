@@ -79,8 +79,7 @@ class Score(nn.Module):
     ):
         super().__init__()
         self.weights, self.sigma, self.calibrated = parse_scores(text), sigma, calibrated
-        if not calibrated and len(self.weights) > 1:
-            raise ValueError(f"Score: raw maps of different views have different units and cannot be added; calibrate, or choose one of {list(self.weights)}")
+        if not calibrated and len(self.weights) > 1: raise ValueError(f"Score: raw maps have different units and cannot be added; calibrate, or choose one of {list(self.weights)}")
         self.views = nn.ModuleDict({name: SCORES[name]() for name in self.weights})
         self.usual = nn.ModuleDict({name: PlaceStatistics(places=places) for name in self.weights})
 
@@ -99,14 +98,13 @@ class Score(nn.Module):
 
     def combine(
         self,
-        raw: dict[str, Float[Tensor, "n h w"]],                    # of `raw`
-        weights: dict[str, float] | None = None,                   # other weights than the score's own, for some of its views
+        raw: dict[str, Float[Tensor, "n h w"]],                    # from `raw`
+        weights: dict[str, float] | None = None,                   # by view; the score's own by default
         without: dict[str, Float[Tensor, "1 h w"]] | None = None,  # raw maps of a held-out image, to be left out of what is usual
     ) -> Float[Tensor, "n h w"]:
         "The weighted sum of raw maps, in units of usual spread."
         if not self.calibrated: return next(iter(raw.values()))
-        return sum(weight * self.usual[name](raw[name], None if without is None else without[name])
-                   for name, weight in (self.weights if weights is None else weights).items())
+        return sum(weight * self.usual[name](raw[name], without and without[name]) for name, weight in (weights or self.weights).items())
 
     def forward(self, seen: Observation) -> Float[Tensor, "n h w"]:  # calibrated: 0 is usual; higher is more anomalous
         "The anomaly map."

@@ -185,7 +185,7 @@ def save_checkpoint(path: Path, **state) -> None:
     torch.save(state, partial := path.with_suffix(".partial"))
     os.replace(partial, path)
 
-
+# %% ../nbs/api/40_training.ipynb #fb797182
 def load_checkpoint(path: Path, settings: TrainingSettings) -> dict:
     "The state saved by `save_checkpoint`, refused if it was made under other settings."
     state = torch.load(path, weights_only=True, map_location="cpu")
