@@ -53,5 +53,5 @@ phases: $(STAMP)  ## execute the experiments; results/ keeps their numbers, so o
 	done
 
 clean:  ## delete what these commands made, the environment included; results/ stays
-	rm -rf $(VENV) runs _proc _docs build dist recon_ad.egg-info nbs/nbdev.yml nbs/sidebar.yml .pytest_cache .hypothesis
+	rm -rf $(VENV) runs _proc _docs build dist recon_ad.egg-info nbs/sidebar.yml .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
