@@ -189,6 +189,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'recon_ad/experiment.py'),
                                      'recon_ad.experiment.available_cores': ( 'api/experiment.html#available_cores',
                                                                               'recon_ad/experiment.py'),
+                                     'recon_ad.experiment.canonical_fields': ( 'api/experiment.html#canonical_fields',
+                                                                               'recon_ad/experiment.py'),
                                      'recon_ad.experiment.canonical_options': ( 'api/experiment.html#canonical_options',
                                                                                 'recon_ad/experiment.py'),
                                      'recon_ad.experiment.canonical_text': ('api/experiment.html#canonical_text', 'recon_ad/experiment.py'),
