@@ -34,9 +34,11 @@ demo: $(STAMP)  ## train on the embedded strips and show defects found, in under
 	@echo "heatmaps           $(CURDIR)/runs/00_quickstart/heatmaps/"
 
 test: $(STAMP)  ## check that the package equals its notebooks, run the notebooks, run the tests
-	$(TIMED) pytest tests/test_style.py
-	$(TIMED) nbdev-test nbs --timing
-	$(TIMED) pytest --ignore=tests/test_style.py --durations=15
+	@failed=0; step() { local start=$$SECONDS; echo "=== $$*"; "$$@" || failed=1; echo "=== $$((SECONDS - start)) s"; }; \
+	step pytest tests/test_style.py; \
+	step nbdev-test nbs --timing; \
+	step pytest --ignore=tests/test_style.py --durations=15; \
+	exit $$failed
 
 docs: $(STAMP)  ## build the README and the site in _docs
 	$(TIMED) python tools/docs.py readme

@@ -5,6 +5,7 @@
     python tools/docs.py site            nbs/ -> _docs/, by Quarto where it is on PATH, else by smalldocs
 """
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -119,6 +120,7 @@ def stage() -> Path:
     from nbdev.serve import proc_nbs
     (NOTEBOOKS / "sidebar.yml").write_text(yaml.safe_dump(sidebar(), sort_keys=False, allow_unicode=True), encoding="utf-8")
     _build_modidx()
+    os.environ["PYTHONWARNINGS"] = "ignore:Found cells containing imports"  # shown for unexported cells, where it does no harm
     staged = proc_nbs(NOTEBOOKS, force=True)
     for path in sorted(staged.rglob("*.ipynb")): finish_page(path, NOTEBOOKS / path.relative_to(staged))
     shutil.copy(ROOT / "CONTRIBUTING.md", staged)
