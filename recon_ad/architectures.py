@@ -259,7 +259,7 @@ class UNet(Autoencoder):
     "Autoencoder with concatenated skips: sharp, and a copyist unless trained on damage. Source: Ronneberger et al. 2015."
     skip = ConcatSkip
 
-
+# %% ../nbs/api/30_architectures.ipynb #18b80153
 class GatedAutoencoder(Autoencoder):
     "Autoencoder whose skips are a learned convex mix of encoder and decoder at each pixel. Source: Bauer 2024."
     skip = GatedSkip

@@ -44,6 +44,7 @@ def train(arguments: argparse.Namespace) -> int:
     "`recon_ad train FOLDER DETECTOR`."
     from recon_ad.data import list_samples, read_mask
     from recon_ad.detector import Detector, evaluate_detector
+    from recon_ad.held_out import choose_score
     changes = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
     detector = Detector(device=arguments.device, **changes)
     samples = list_samples(arguments.folder, skip_broken=arguments.skip_broken)
@@ -52,8 +53,10 @@ def train(arguments: argparse.Namespace) -> int:
         from recon_ad.data import fit_mask
         region = fit_mask(read_mask(arguments.region), detector.settings.size, detector.settings.fit_mode)
     seconds = None if arguments.minutes is None else 60 * arguments.minutes
-    detector.fit([sample for sample in samples if sample.split == "train"], region, seconds, arguments.resume)
-    print(f"saved {detector.save(arguments.detector)}: {detector.settings.training.steps} steps, score above {detector.threshold_:.3g} is anomalous "
+    good = detector.images([sample for sample in samples if sample.split == "train"])
+    detector.fit(good, region, seconds, arguments.resume, not arguments.quiet)
+    if arguments.score is None: choose_score(detector, good)
+    print(f"saved {detector.save(arguments.detector)}: {detector.settings.training.steps} steps, score {detector.settings.score}, above {detector.threshold_:.3g} is anomalous "
           f"(at most {detector.false_alarm_rate_:.1%} false alarms, from {len(detector.held_out_)} held-out good images)")
     test = [sample for sample in samples if sample.split == "test"]
     if len({sample.label for sample in test}) == 2: print(evaluate_detector(detector, test, bootstrap=0))
@@ -97,7 +100,7 @@ SETTINGS = {  # the detector's settings that the command line offers: name -> (t
     "architecture": (str, "autoencoder, unet or gated"),
     "loss": (str, "for example 'mse + 0.5*ssim'"),
     "damage": (str, "a preset (texture, object, strokes), kinds with weights such as '0.5*cracks + stains', or none"),
-    "score": (str, "for example 'residual + latent'"),
+    "score": (str, "for example 'residual + latent'; without it, held-out damage chooses"),
     "sigma": (float, "smoothing of the maps, in pixels"),
     "false_alarm_rate": (float, "share of good parts that may be called defective"),
     "steps": (int, "training steps"),
@@ -133,9 +136,9 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("detector", type=Path, help="file that `recon_ad train` wrote")
     one.add_argument("images", type=Path, help="a folder or one image")
     one.add_argument("--out", type=Path, default=Path("verdicts"), help="folder for scores.csv, heatmaps/ and overlays/ (default verdicts)")
-    one.add_argument("--quiet", action="store_true", help="no progress bar")
     for name in ("train", "predict"):
         commands.choices[name].add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+        commands.choices[name].add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 # %% ../nbs/api/99_cli.ipynb #f57e4900

@@ -93,8 +93,7 @@ class Score(nn.Module):
 
     def calibrate(self, seen: Observation) -> None:
         "What is usual, from normal images that neither the network nor the views have seen."
-        if self.calibrated:
-            for name, value in self.raw(seen).items(): self.usual[name].fit_batch(value)
+        for name, value in self.raw(seen).items(): self.usual[name].fit_batch(value)
 
     def combine(
         self,
