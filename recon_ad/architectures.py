@@ -208,7 +208,7 @@ class Autoencoder(nn.Module):
 
     def __init__(
         self,
-        width: float = 24,               # channels of the finest level; doubled at each halving
+        width: float | int = 24,               # channels of the finest level; doubled at each halving
         depth: int = 3,                  # halvings after the stem
         bottleneck: int = 256,           # channels of the place that everything passes; fewer blur more
         stem: int = 2,                   # pixels folded into channels before the first convolution: 1, 2 or 4
@@ -217,7 +217,7 @@ class Autoencoder(nn.Module):
         normalisation: str = "batch",    # "batch", "group" or "none"
         dense_code: int = 0,             # numbers of a dense code; 0 for none
         image_size: tuple[int, int] | None = None,  # (height, width); needed by a dense code alone
-        head_width: float = 0,           # channels of the segmentation head's finest level; 0 for no head
+        head_width: float | int = 0,           # channels of the segmentation head's finest level; 0 for no head
         channels: int = 1,               # of the image
         channels_out: int | None = None, # of the reconstruction; the image's by default
     ):

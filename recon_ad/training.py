@@ -227,7 +227,7 @@ def train(
     checkpoint: Path | None = None,            # file to go on from, if it is there, and to save to; None keeps nothing
     save_every: int = 500,                     # steps between two savings
     progress: bool = True,                     # show a bar
-) -> list[dict[str, float]]:                   # history: step, learning_rate and each loss term, averaged over about 1 % of the run
+) -> list[dict[str, float | int]]:             # history: step, learning_rate and each loss term, averaged over about 1 % of the run
     "Train to the last step and leave the model in evaluation mode on its device."
     device = pick_device(device)
     dtype = pick_precision(device, settings.precision)
