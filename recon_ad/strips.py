@@ -141,7 +141,7 @@ def _specks(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.n
     for _ in range(generator.poisson(34)):
         band = generator.random() < 0.7
         row, column = generator.uniform(*((128, 164) if band else (12, 108))), generator.uniform(4, size[1] - 4)
-        radius, depth = generator.uniform(0.7, 2.2 if band else 1.3), generator.choice([-1, 1], p=[0.75, 0.25]) * generator.uniform(0.2, 0.6)
+        radius, depth = generator.uniform(0.7, 2.2 if band else 1.3), generator.choice([-1, 1], p=[0.75, 0.25]) * generator.uniform(0.08, 0.3)
         window = _window(row, column, 4, size)
         rows, columns = np.mgrid[window]
         factor[window] *= 1 + depth * np.clip(radius + 0.5 - np.hypot(rows - row, columns - column), 0, 1)
@@ -317,11 +317,11 @@ STRIP_DEFECTS = {  # the kinds of defect of the embedded set
 def make_defect(
     kind: str,                          # one of STRIP_DEFECTS
     generator: np.random.Generator,     # source of all chance
-    strength: float | None = None,      # in (0, 1]; None: drawn, as often between 0.25 and 0.5 as between 0.5 and 1
+    strength: float | None = None,      # in (0, 1]; None: drawn between 0.5 and 1, log-uniform
 ) -> tuple[UInt[np.ndarray, 'h w'], Bool[np.ndarray, 'h w']]:  # image (uint8) and mask
     "A photographed part with one defect of at least 25 visible pixels, and where it is."
     if kind not in STRIP_DEFECTS: raise ValueError(f'make_defect: kind must be one of {", ".join(STRIP_DEFECTS)}, got {kind!r}')
-    if strength is None: strength = float(2 ** generator.uniform(-2, 0))
+    if strength is None: strength = float(2 ** generator.uniform(-1, 0))
     part = make_part(generator)
     for _ in range(50):
         damaged = STRIP_DEFECTS[kind](part, generator, strength)
@@ -352,7 +352,7 @@ def _write_strip(folder: Path, seed: int, split: str, kind: str, number: int) ->
 def make_strip_category(
     folder: str | Path,              # where to make it; empty, new, or made by this function before
     seed: int = 0,                   # equal seed, equal set
-    n_train: int = 60,               # good images to train on
+    n_train: int = 120,              # good images to train on
     n_good: int = 20,                # good images to test on
     n_defect: int = 24,              # defective images to test on, the six kinds taking turns
     workers: int | None = None,      # threads; None: one a core, at most 16
@@ -361,7 +361,7 @@ def make_strip_category(
     folder = Path(folder)
     if min(n_train, n_good, n_defect) < 0: raise ValueError(f'make_strip_category: counts must be >= 0, got {(n_train, n_good, n_defect)}')
     recipe, jobs = folder/'strips.json', _strip_jobs(n_train, n_good, n_defect)
-    wanted = json.dumps({'version': 1, 'seed': seed, 'n_train': n_train, 'n_good': n_good, 'n_defect': n_defect})
+    wanted = json.dumps({'version': 2, 'seed': seed, 'n_train': n_train, 'n_good': n_good, 'n_defect': n_defect})
     if recipe.is_file():
         if recipe.read_text() == wanted and all((folder/split/kind/f'{number:03}.png').is_file() for split, kind, number in jobs): return folder
         for part in ('train', 'test', 'ground_truth'): shutil.rmtree(folder/part, ignore_errors=True)
