@@ -23,7 +23,7 @@ from .synthesis import PRESETS, parse_damage
 from .training import step_generator
 
 # %% ../nbs/api/82_held_out.ipynb #aa54a4d2
-EXAM = "2*scars(area=0.1%:1%, contrast=6:60) + rough(area=0.1%:1%, contrast=6:60) + cutpaste(area=0.1%:2%, contrast=6:60) + rectangles(area=0.1%:1%, contrast=6:60)"
+EXAM = "2*scars(area=0.1%:1%, contrast=12:100) + rough(area=0.1%:1%, contrast=12:100) + cutpaste(area=0.1%:2%, contrast=12:100) + rectangles(area=0.1%:1%, contrast=12:100)"
 
 # %% ../nbs/api/82_held_out.ipynb #4aa477bd
 def damaged_copies(
@@ -75,7 +75,7 @@ def held_out_figures(
 
 # %% ../nbs/api/82_held_out.ipynb #23af47f0
 CANDIDATES = (
-    "residual", "latent", "normality", "residual + latent", "residual + normality", "latent + normality", "residual + latent + normality",
+    "residual", "ssim", "latent", "normality", "residual + latent", "residual + normality", "latent + normality", "residual + latent + normality",
     "ms_gms", "residual + ssim + ms_gms", "residual + ssim + ms_gms + latent + normality",
 )
 
