@@ -1,0 +1,224 @@
+"The line from network to detector: any size, any batch, any restart gives the same numbers."
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from safetensors import safe_open
+
+from recon_ad.anomaly_maps import MAPS, Observation, image_score
+from recon_ad.architectures import ARCHITECTURES, build_model, count_macs, count_parameters, match_parameters
+from recon_ad.calibration import PlaceStatistics, threshold
+from recon_ad.cli import main
+from recon_ad.data import to_float
+from recon_ad.detector import Detector, DetectorSettings, load_detector
+from recon_ad.held_out import CANDIDATES, EXAM, choose_score, damaged_copies, held_out_figures
+from recon_ad.losses import parse_loss
+from recon_ad.scores import SCORES, Score, parse_scores
+from recon_ad.synthesis import parse_damage
+from recon_ad.training import TrainingData, TrainingSettings, batch_indices, train
+
+SMALL = {"width": 8, "depth": 2, "bottleneck": 16}
+
+
+def plates(n, size=(64, 96), seed=0):
+    "Noise with a bright square."
+    generator = np.random.default_rng(seed)
+    images = generator.normal(90, 4, (n, *size))
+    for image in images:
+        top, left = generator.integers(8, 16, 2)
+        image[top:top + 24, left:left + 32] += 100
+    return images.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def detector(request):
+    every = " + ".join(name for name in SCORES if name != "segmentation")
+    return Detector(size=(64, 96), architecture_options=SMALL, score=every, steps=30, batch_size=4, damage="texture", precision=request.param, held_out_share=0.25, device="cpu").fit(plates(24), progress=False)
+
+
+class TestArchitecture:
+    @pytest.mark.parametrize("name", ARCHITECTURES)
+    @pytest.mark.parametrize("size", [(32, 32), (176, 976), (256, 256), (97, 131), (33, 47)])
+    def test_any_size_goes_in_and_the_same_comes_out(self, name, size):
+        image = torch.rand(2, 1, *size)
+        answer = build_model(name, width=4, head_width=4).eval()(image)
+        assert answer.image.shape == image.shape and answer.logits.shape == (2, *size)
+
+    @pytest.mark.parametrize("name", ARCHITECTURES)
+    @pytest.mark.parametrize("options", [{"stem": 1}, {"stem": 4}, {"dilations": (1, 2, 4)}, {"cutoff": 30.0}, {"normalisation": "group"}, {"normalisation": "none"}, {"dense_code": 8, "image_size": (64, 64)}, {"depth": 1}], ids=str)
+    def test_every_option_trains(self, name, options):
+        model = build_model(name, width=4, bottleneck=8, **options)
+        model(torch.rand(2, 1, 64, 64)).image.square().mean().backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+    def test_the_default_size_needs_no_padding(self):
+        assert build_model().encode(torch.zeros(1, 1, 176, 976))[-1].shape[-2:] == (11, 61)
+
+    @pytest.mark.parametrize("name", ARCHITECTURES)
+    @pytest.mark.parametrize("budget", [300_000, 1_000_000])
+    def test_matched_parameters_agree_within_two_percent(self, name, budget):
+        assert abs(count_parameters(build_model(name, width=match_parameters(name, budget))) / budget - 1) < 0.02
+
+    def test_arithmetic_is_counted_as_torch_counts_it(self):
+        from torch.utils.flop_counter import FlopCounterMode
+        model = build_model("unet", width=8).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad(): model(torch.zeros(1, 1, 64, 96))
+        assert count_macs(model, (64, 96)) == counter.get_total_flops() // 2
+
+    def test_without_skips_nothing_passes_but_the_bottleneck(self):
+        "A change of the fine levels' features does not reach the reconstruction; with skips it does."
+        for name, passes in (("autoencoder", False), ("unet", True), ("gated", True)):
+            model = build_model(name, width=4).eval()
+            features = model.encode(torch.rand(1, 1, 64, 64))
+            changed = (features[0] + 1, *features[1:])
+            assert (not torch.equal(model.decoder(features), model.decoder(changed))) == passes
+
+
+class TestTraining:
+    @given(n=st.integers(1, 40), batch=st.integers(1, 16), seed=st.integers(0, 9))
+    @settings(max_examples=40, deadline=None)
+    def test_no_image_is_left_out_of_a_pass(self, n, batch, seed):
+        drawn = np.concatenate([batch_indices(n, batch, seed, step) for step in range(n)])
+        assert (np.bincount(drawn, minlength=n) == batch).all()
+
+    def test_two_steps_never_see_the_same_damage(self):
+        data = TrainingData(plates(4), parse_damage("texture", 1.0))
+        same = TrainingSettings(batch_size=4)
+        seen = [data.batch(step, same, torch.device("cpu"))[2].sum().item() for step in range(6)]
+        assert len(set(seen)) > 3
+
+    def test_a_region_takes_the_rest_out_of_loss_and_damage(self):
+        region = np.zeros((64, 96), bool); region[:, :48] = True
+        _, _, mask, weight, _ = TrainingData(plates(8), parse_damage("texture", 1.0), region=region).batch(0, TrainingSettings(), torch.device("cpu"))
+        assert mask[:, :, :48].any() and not mask[:, :, 48:].any()
+        assert weight[:, :, :48].all() and not weight[:, :, 48:].any()
+
+    def test_crops_move_image_and_region_alike(self):
+        region = plates(1)[0] > 140
+        given, _, _, weight, _ = TrainingData(np.repeat(np.where(region, 200, 50).astype(np.uint8)[None], 4, 0), region=region).batch(0, TrainingSettings(crop=(32, 32)), torch.device("cpu"))
+        assert torch.equal(given[:, 0] > 0.5, weight > 0.5)
+
+    def test_a_head_learns_with_the_network(self):
+        history = train(build_model(head_width=4, **SMALL), TrainingData(plates(8), parse_damage("strokes", 1.0)), parse_loss("mse"), TrainingSettings(steps=40, batch_size=4, precision="float32"), "cpu", progress=False)
+        assert history[-1]["segmentation"] < history[0]["segmentation"]
+
+
+class TestDetector:
+    def test_a_score_never_depends_on_its_neighbours(self, detector):
+        images = plates(9, seed=5)
+        together = detector.predict(images)
+        for number in (0, 4, 8): assert torch.equal(together.anomaly_map[number], detector.predict(images[number:number + 1]).anomaly_map[0])
+        assert torch.equal(detector.anomaly_score(images[::-1].copy()), together.anomaly_score.flip(0))
+
+    def test_a_reload_changes_no_bit(self, detector, tmp_path):
+        images = plates(3, seed=6)
+        again = load_detector(detector.save(tmp_path / "a" / "plates.safetensors"), "cpu")
+        assert again.settings == detector.settings and again.threshold_ == detector.threshold_
+        assert torch.equal(again.predict(images).anomaly_map, detector.predict(images).anomaly_map)
+
+    def test_its_file_holds_tensors_and_json_alone(self, detector, tmp_path):
+        with safe_open(detector.save(tmp_path / "plates.safetensors"), "pt") as file:
+            assert json.loads(file.metadata()["recon_ad"])["settings"]["size"] == [64, 96]
+        (tmp_path / "other.safetensors").write_bytes((tmp_path / "plates.safetensors").read_bytes()[:100])
+        with pytest.raises(Exception): load_detector(tmp_path / "other.safetensors", "cpu")
+
+    def test_16_bit_and_8_bit_agree(self, detector):
+        images = plates(2, seed=7)
+        assert torch.allclose(detector.anomaly_map(images), detector.anomaly_map(images.astype(np.uint16) * 257), atol=1e-4)
+
+    def test_nothing_outside_a_region_raises_an_alarm(self):
+        region = np.zeros((64, 96), bool); region[:, :48] = True
+        fitted = Detector(size=(64, 96), architecture_options=SMALL, steps=20, batch_size=4, held_out_share=0.25, device="cpu").fit(plates(20), region=region, progress=False)
+        clean = plates(1, seed=8); broken = clean.copy(); broken[:, 20:40, 70:90] = 255
+        score = lambda image: fitted.anomaly_score(image).item()
+        assert fitted.predict(broken).anomaly_map[0][:, 48:].max() <= fitted.predict(broken).anomaly_map[0][:, :48].min() + 1e-6
+        assert score(broken) < score(clean) + abs(score(clean)) + 5
+
+    def test_what_is_wrong_is_said(self, detector):
+        with pytest.raises(ValueError, match="64 x 96"): detector.predict(plates(1, (64, 128)))
+        with pytest.raises(ValueError, match="known are"): Detector(learning_rat=1.0)
+        with pytest.raises(ValueError, match="known are"): Detector(score="residual + magic")
+        with pytest.raises(ValueError): Detector(size=(64, 96), steps=1, held_out_share=0.5, device="cpu").fit(plates(1), progress=False)
+
+
+class TestScores:
+    @pytest.mark.parametrize("name", [name for name in SCORES if name not in ("segmentation", "normality")])
+    def test_a_perfect_reconstruction_has_no_anomaly(self, name):
+        image = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+        features = build_model(**SMALL).eval().encode(image)
+        seen = Observation(image, image, features, features)
+        score = Score(name, calibrated=False); score.fit_batch(seen)
+        assert score(seen).abs().max() < 1e-4
+
+    def test_fusion_is_linear_in_its_weights(self, detector):
+        seen = detector.observe(torch.rand(1, 1, 64, 96))
+        raw = detector.score_.raw(seen)
+        both = detector.score_.combine(raw, {"residual": 2.0, "latent": 0.5})
+        assert torch.allclose(both, 2 * detector.score_.combine(raw, {"residual": 1.0}) + 0.5 * detector.score_.combine(raw, {"latent": 1.0}), atol=1e-4)
+
+    @given(st.lists(st.floats(-50, 50), min_size=2, max_size=60, unique=True), st.floats(0.01, 0.9))
+    @settings(max_examples=60, deadline=None)
+    def test_the_threshold_keeps_its_promise_exactly(self, values, rate):
+        "Of n + 1 exchangeable scores, each being the new one in turn, at most the promised share exceed the threshold of the others."
+        scores = torch.tensor(values, dtype=torch.float64)
+        exceed = [scores[i] > threshold(torch.cat((scores[:i], scores[i + 1:])).float(), rate)[0] + 1e-4 for i in range(len(scores))]
+        promised = threshold(scores[1:].float(), rate)[1]
+        assert float(np.mean(exceed)) <= promised + 1e-9
+
+    def test_calibration_survives_two_strange_images(self):
+        maps = torch.rand(40, 32, 48, generator=torch.Generator().manual_seed(0))
+        plain, strange = PlaceStatistics(), PlaceStatistics()
+        plain.fit_batch(maps); strange.fit_batch(torch.cat((maps[2:], maps[:2] + 100)))
+        assert (strange(maps[:1]) - plain(maps[:1])).abs().mean() < 0.3
+
+    @given(st.integers(1, 30))
+    @settings(max_examples=20, deadline=None)
+    def test_the_top_mean_never_exceeds_the_maximum(self, top):
+        maps = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(top))
+        assert (image_score(maps, top) <= image_score(maps) + 1e-6).all()
+        assert list(MAPS) == ["residual", "ssim", "ms_gms"]
+
+
+class TestHeldOut:
+    def test_the_exam_is_not_trained_on_and_fits_every_size(self):
+        for size in ((64, 96), (97, 131), (176, 976)):
+            images, masks = damaged_copies(plates(4, size), EXAM, seed=1)
+            assert masks.flatten(1).any(1).all()
+            # noise patches leave changes too faint to be marked: under four gray levels
+            assert (images - to_float(plates(4, size)))[:, 0][~masks].abs().max() < 4 / 255 + 1e-6
+
+    def test_a_worse_view_gets_a_worse_mark(self, detector):
+        held_out = plates(24)[detector.held_out_]
+        figures = held_out_figures(detector, held_out, ["residual", "latent"])
+        assert set(figures) == {"residual", "latent"} and all(0 <= value <= 1 for row in figures.values() for value in row.values())
+
+    def test_choosing_leaves_one_of_the_candidates(self, detector):
+        twin = detector.copy()
+        choose_score(twin, plates(24))
+        assert twin.settings.score in CANDIDATES and set(twin.score_.weights) == set(parse_scores(twin.settings.score))
+        assert twin.threshold_ == twin.threshold_ and set(detector.score_.weights) == set(SCORES) - {"segmentation"}
+
+
+class TestCommand:
+    def test_errors_are_one_line_and_debug_shows_more(self, tmp_path, capsys):
+        assert main(["check", str(tmp_path / "nowhere")]) == 1
+        capsys.readouterr()
+        assert main(["predict", str(tmp_path / "no.safetensors"), str(tmp_path)]) == 1
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+        assert main(["predict", str(tmp_path / "no.safetensors"), str(tmp_path), "--debug"]) == 1
+        assert "Traceback" in capsys.readouterr().err
+        with pytest.raises(SystemExit) as stop: main(["train"])
+        assert stop.value.code == 2
+
+    def test_a_checkpoint_of_other_settings_is_refused(self, tmp_path):
+        file = tmp_path / "run.checkpoint"
+        fit = lambda steps: Detector(size=(64, 96), architecture_options=SMALL, steps=steps, batch_size=2, held_out_share=0.25, device="cpu").fit(plates(8), checkpoint=file, progress=False)
+        fit(2)
+        with pytest.raises(ValueError, match="steps 2 there, 3 here"): fit(3)
+
+
+def test_settings_are_plain_values():
+    assert DetectorSettings().changed(flips="h").training.flips == "h"
+    assert json.dumps(DetectorSettings().changed(size=(64, 64)).size)
