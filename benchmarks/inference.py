@@ -1,0 +1,104 @@
+"""Images a second at inference: our default detector beside a network of DRAEM's size, interleaved in one run.
+
+    python benchmarks/inference.py                # 176 x 976 and 256 x 256, medians of 5 rounds
+
+DRAEM's two networks are built from their published sizes (Zavrtanik et al. 2021): a reconstructive autoencoder of five levels with 128 to 1024
+channels and a discriminative U-Net of six levels with 64 to 512 channels, on three-channel images. Only sizes are taken, no code and no weights.
+"""
+import argparse
+import time
+
+import numpy as np
+import torch
+from torch import nn
+
+from recon_ad.architectures import build_model, count_macs, count_parameters
+from recon_ad.detector import Detector
+from recon_ad.training import mixed_precision, pick_precision
+
+
+def block(channels_in: int, channels_out: int) -> nn.Sequential:
+    "Two 3 x 3 convolutions with batch normalisation and ReLU."
+    layers = []
+    for c in (channels_in, channels_out): layers += [nn.Conv2d(c, channels_out, 3, padding=1), nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class Levels(nn.Module):
+    "An encoder and decoder of the given channels, halving between levels, with skips or without."
+    def __init__(self, widths: list[int], channels_in: int, channels_out: int, skips: bool):
+        super().__init__()
+        self.down = nn.ModuleList(block(a, b) for a, b in zip([channels_in, *widths], widths))
+        self.narrow = nn.ModuleList(nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(b, a, 3, padding=1), nn.BatchNorm2d(a), nn.ReLU(inplace=True)) for a, b in zip(widths, widths[1:]))
+        self.up = nn.ModuleList(block(2 * a if skips else a, a) for a in widths[:-1])
+        self.last, self.skips = nn.Conv2d(widths[0], channels_out, 3, padding=1), skips
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        seen = [self.down[0](image)]
+        for level in self.down[1:]: seen.append(level(nn.functional.max_pool2d(seen[-1], 2)))
+        value = seen[-1]
+        for narrow, up, skip in zip(self.narrow[::-1], self.up[::-1], seen[-2::-1]):
+            value = narrow(value)
+            value = up(torch.cat((value, skip), 1) if self.skips else value)
+        return self.last(value)
+
+
+class DraemSized(nn.Module):
+    "Reconstruction, then segmentation of input and reconstruction."
+    def __init__(self):
+        super().__init__()
+        self.reconstruct = Levels([128, 256, 512, 1024, 1024], 3, 3, skips=False)
+        self.segment = Levels([64, 128, 256, 512, 512, 512], 6, 2, skips=True)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.segment(torch.cat((self.reconstruct(image), image), 1))
+
+
+def median_seconds(runs: dict, rounds: int) -> dict[str, float]:
+    "Median of each, all in turn in every round, after one that is not counted."
+    times = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - begin)
+    return {name: float(np.median(values[1:])) for name, values in times.items()}
+
+
+def fitted(size: tuple[int, int], precision: str, score: str) -> Detector:
+    "A detector that has hardly learnt anything: its speed does not depend on what it knows."
+    good = np.random.default_rng(0).integers(0, 255, (8, *size), dtype=np.uint8)
+    return Detector(size=size, score=score, precision=precision, steps=1, batch_size=2, held_out_share=0.5, device="cpu").fit(good, progress=False)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    fast = pick_precision(torch.device("cpu"))
+    draem = DraemSized().eval().to(memory_format=torch.channels_last)
+    print(f"DRAEM-sized: {count_parameters(draem) / 1e6:.1f} M parameters, {count_macs(draem, (256, 256), channels=3) / 1e9:.0f} GMAC at 256 x 256; "
+          f"ours: {count_parameters(build_model()) / 1e6:.1f} M, {count_macs(build_model(), (256, 256)) / 1e9:.2f} GMAC; {torch.get_num_threads()} threads, fast precision {str(fast)[6:]}")
+    missed = []
+    for size in ((176, 976), (256, 256)):
+        images = np.random.default_rng(1).integers(0, 255, (8, *size), dtype=np.uint8)
+        padded = tuple(-(-side // 32) * 32 for side in size)
+        rgb = torch.rand(1, 3, *padded).to(memory_format=torch.channels_last)
+        ours = {f"ours, {score}, {precision}": (lambda d=fitted(size, precision, score): d.predict(images)) for score in ("residual", "residual + latent") for precision in ("float32", str(fast)[6:])}
+        def theirs(dtype):
+            with torch.inference_mode(), mixed_precision(torch.device("cpu"), dtype): draem(rgb)
+        peers = {f"DRAEM-sized network, {str(dtype)[6:]}": (lambda dtype=dtype: theirs(dtype)) for dtype in dict.fromkeys((torch.float32, fast))}
+        seconds = median_seconds(ours | peers, arguments.rounds)
+        rate = {name: (len(images) if name in ours else 1) / value for name, value in seconds.items()}
+        print(f"\n{size[0]} x {size[1]}")
+        for name, value in rate.items(): print(f"  {name:44s} {value:8.2f} images a second")
+        for precision, wanted in (("float32", 15), (str(fast)[6:], 40)):
+            mine, peer = rate[f"ours, residual + latent, {precision}"], rate[f"DRAEM-sized network, {precision}"]
+            print(f"  {precision}: {mine / peer:.0f} times as many as the DRAEM-sized network")
+            if size == (176, 976) and mine < wanted: missed.append(f"{precision}: {mine:.1f} images a second at 176 x 976, at least {wanted} were wanted")
+            if mine / peer < 50: missed.append(f"{precision} at {size[0]} x {size[1]}: {mine / peer:.0f} times the DRAEM-sized network, at least 50 were wanted")
+    print("\n" + ("\n".join(missed) or "All limits hold."))
+    return bool(missed)
+
+
+if __name__ == "__main__": raise SystemExit(main())
