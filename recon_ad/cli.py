@@ -70,9 +70,9 @@ def predict(arguments: argparse.Namespace) -> int:
     from matplotlib import colormaps, image as pictures
     from tqdm.auto import tqdm
     from recon_ad.data import image_size, list_images, read_image, restore_map, to_float
-    from recon_ad.detector import load_detector
+    from recon_ad.detector import Detector
     from recon_ad.plots import ANOMALY_CMAP, overlay
-    detector = load_detector(arguments.detector, arguments.device)
+    detector = Detector.load(arguments.detector, arguments.device)
     given = Path(arguments.images)
     files = list_images(given) if given.is_dir() else [given]
     if not files: raise FileNotFoundError(f"predict: no images in {given}")

@@ -12,7 +12,7 @@ from recon_ad.architectures import ARCHITECTURES, build_model, count_macs, count
 from recon_ad.calibration import PlaceStatistics, threshold
 from recon_ad.cli import main
 from recon_ad.data import to_float
-from recon_ad.detector import Detector, DetectorSettings, load_detector
+from recon_ad.detector import Detector, DetectorSettings
 from recon_ad.held_out import CANDIDATES, EXAM, choose_score, damaged_copies, held_out_figures
 from recon_ad.losses import parse_loss
 from recon_ad.scores import SCORES, Score, parse_scores
@@ -114,7 +114,7 @@ class TestDetector:
 
     def test_a_reload_changes_no_bit(self, detector, tmp_path):
         images = plates(3, seed=6)
-        again = load_detector(detector.save(tmp_path / "a" / "plates.safetensors"), "cpu")
+        again = Detector.load(detector.save(tmp_path / "a" / "plates.safetensors"), "cpu")
         assert again.settings == detector.settings and again.threshold_ == detector.threshold_
         assert torch.equal(again.predict(images).anomaly_map, detector.predict(images).anomaly_map)
 
@@ -122,7 +122,7 @@ class TestDetector:
         with safe_open(detector.save(tmp_path / "plates.safetensors"), "pt") as file:
             assert json.loads(file.metadata()["recon_ad"])["settings"]["size"] == [64, 96]
         (tmp_path / "other.safetensors").write_bytes((tmp_path / "plates.safetensors").read_bytes()[:100])
-        with pytest.raises(Exception): load_detector(tmp_path / "other.safetensors", "cpu")
+        with pytest.raises(Exception): Detector.load(tmp_path / "other.safetensors", "cpu")
 
     def test_16_bit_and_8_bit_agree(self, detector):
         images = plates(2, seed=7)
