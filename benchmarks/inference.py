@@ -17,28 +17,29 @@ from recon_ad.detector import Detector
 from recon_ad.training import mixed_precision, pick_precision
 
 
-def block(channels_in: int, channels_out: int) -> nn.Sequential:
-    "Two 3 x 3 convolutions with batch normalisation and ReLU."
-    layers = []
-    for c in (channels_in, channels_out): layers += [nn.Conv2d(c, channels_out, 3, padding=1), nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+def convolution(channels_in: int, channels_out: int) -> nn.Sequential:
+    "A 3 x 3 convolution with batch normalisation and ReLU."
+    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))
 
 
 class Levels(nn.Module):
-    "An encoder and decoder of the given channels, halving between levels, with skips or without."
-    def __init__(self, widths: list[int], channels_in: int, channels_out: int, skips: bool):
+    "Two convolutions a level, halving on the way down and doubling on the way up: with skips, or without."
+    def __init__(self, down: list[int], up: list[int], channels_in: int, channels_out: int, skips: bool):
         super().__init__()
-        self.down = nn.ModuleList(block(a, b) for a, b in zip([channels_in, *widths], widths))
-        self.narrow = nn.ModuleList(nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(b, a, 3, padding=1), nn.BatchNorm2d(a), nn.ReLU(inplace=True)) for a, b in zip(widths, widths[1:]))
-        self.up = nn.ModuleList(block(2 * a if skips else a, a) for a in widths[:-1])
-        self.last, self.skips = nn.Conv2d(widths[0], channels_out, 3, padding=1), skips
+        self.down = nn.ModuleList(nn.Sequential(convolution(a, b), convolution(b, b)) for a, b in zip([channels_in, *down], down))
+        self.enlarge, self.up = nn.ModuleList(), nn.ModuleList()
+        for deep, shallow, skip in zip([down[-1], *up], up, down[-2::-1]):
+            width, inside, given = (shallow, shallow, shallow + skip) if skips else (deep, deep, deep)
+            self.enlarge.append(nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), convolution(deep, width)))
+            self.up.append(nn.Sequential(convolution(given, inside), convolution(inside, shallow)))
+        self.last, self.skips = nn.Conv2d(up[-1], channels_out, 3, padding=1), skips
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         seen = [self.down[0](image)]
         for level in self.down[1:]: seen.append(level(nn.functional.max_pool2d(seen[-1], 2)))
         value = seen[-1]
-        for narrow, up, skip in zip(self.narrow[::-1], self.up[::-1], seen[-2::-1]):
-            value = narrow(value)
+        for enlarge, up, skip in zip(self.enlarge, self.up, seen[-2::-1]):
+            value = enlarge(value)
             value = up(torch.cat((value, skip), 1) if self.skips else value)
         return self.last(value)
 
@@ -47,8 +48,8 @@ class DraemSized(nn.Module):
     "Reconstruction, then segmentation of input and reconstruction."
     def __init__(self):
         super().__init__()
-        self.reconstruct = Levels([128, 256, 512, 1024, 1024], 3, 3, skips=False)
-        self.segment = Levels([64, 128, 256, 512, 512, 512], 6, 2, skips=True)
+        self.reconstruct = Levels([128, 256, 512, 1024, 1024], [512, 256, 128, 128], 3, 3, skips=False)
+        self.segment = Levels([64, 128, 256, 512, 512, 512], [512, 256, 128, 64, 64], 6, 2, skips=True)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.segment(torch.cat((self.reconstruct(image), image), 1))

@@ -100,9 +100,10 @@ class Detector:
         "Everything the network says about a batch; the encoder is asked twice."
         dtype = pick_precision(self.device, self.settings.training.precision)
         image = image.to(self.device).contiguous(memory_format=torch.channels_last)
-        with mixed_precision(self.device, dtype): answer = self.model_(image)
-        reconstruction = answer.image.float()
-        with mixed_precision(self.device, dtype): features = self.model_.encode(reconstruction)
+        with mixed_precision(self.device, dtype):  # one context for both: it casts the encoder's weights once
+            answer = self.model_(image)
+            reconstruction = answer.image.float()
+            features = self.model_.encode(reconstruction)
         return Observation(image, reconstruction, answer.features, features, answer.logits)
 
 # %% ../nbs/api/80_detector.ipynb #b31a847b

@@ -7,7 +7,7 @@ __all__ = ['ENGINES', 'canonical_text', 'canonical_value', 'canonical_options', 
            'Experiment', 'grid', 'embedded_strips', 'find_data', 'detector_settings', 'raw_maps', 'scored_maps',
            'sit_exam', 'figures_of', 'score_test', 'reconstruction_quality', 'store_heatmaps', 'run_experiment',
            'carry_out', 'run_serially', 'failed_result', 'available_cores', 'send_result', 'run_in_processes',
-           'run_on_ray', 'finished_keys', 'check_importable', 'run_missing']
+           'run_on_ray', 'finished_keys', 'check_importable', 'copy_results', 'run_missing']
 
 # %% ../nbs/api/85_experiment.ipynb #a7931866
 import dataclasses
@@ -50,6 +50,7 @@ from .held_out import CANDIDATES, EXAM, copy_ratio, damaged_copies, exam_mark, h
 from .losses import parse_loss, ssim_map
 from .metrics import DEFINITION, Evaluation, evaluate
 from .results import experiment_key, load_lines, plain, store_history, store_result, write_text
+from .shortcuts import shortcut_auroc
 from .scores import SCORES, parse_scores
 from .strips import make_strip_category
 from .synthesis import parse_damage
@@ -364,6 +365,7 @@ def run_experiment(
     exam, chosen, copied = sit_exam(detector, good, experiment)
     mixtures = {"fused": experiment.score, "chosen": chosen}
     figures, images = score_test(detector, test, experiment, mixtures)
+    bar = shortcut_auroc(load_images(test, experiment.size, experiment.fit), images["label"])
     if runs:
         folder = Path(runs) / experiment.name
         store_history(folder, detector.history_)
@@ -371,6 +373,7 @@ def run_experiment(
         write_text(folder / "held_out.txt", "".join(f"{train[number].path.name}\n" for number in detector.held_out_))
         store_heatmaps(folder, detector, test, images, experiment.score)
     metrics = reconstruction_quality(detector, held_out) | {"copy_ratio": copied}
+    metrics["shortcut"] = {"image_auroc": bar.bar, "statistic": bar.strongest}
     metrics |= {name: figures[name] | exam.get(mixtures.get(name, name), {}) for name in figures}
     context = {"device": detector.device.type, "precision": str(pick_precision(detector.device, experiment.precision)).removeprefix("torch."), "training_seconds": round(trained, 1),
                "parameters": count_parameters(detector.model_), "chosen": chosen, "images": {"train": len(good) - len(held_out), "held_out": len(held_out), "test": len(test)},
@@ -528,6 +531,21 @@ def check_importable(
     if run.__module__ == "__main__" and not hasattr(home, "__file__"):
         raise ValueError(f"run_missing: {run.__qualname__} is defined in this notebook, which a new process cannot import; define it in a module, or use engine='serial'")
 
+# %% ../nbs/api/85_experiment.ipynb #a85f0001
+def copy_results(
+    experiments: Sequence[Experiment],       # what is wanted
+    path: str | os.PathLike,                 # the results file that should hold it
+    sources: Sequence[str | os.PathLike],    # results files that may hold it; they need not exist
+) -> int:                                    # how many runs were copied
+    "Finished runs of other files, copied where this one lacks them."
+    wanted = {experiment.key for experiment in experiments} - finished_keys(path)
+    defaults = Experiment().as_dict()
+    known = {experiment_key(defaults | line["experiment"]): line for source in sources if Path(source) != Path(path)
+             for line in load_lines(source) if "error" not in line.get("context", {})}
+    copied = [known[key] for key in wanted if key in known]
+    for line in copied: store_result(path, line)
+    return len(copied)
+
 # %% ../nbs/api/85_experiment.ipynb #35593428
 def run_missing(
     experiments: Sequence[Experiment],  # what the file should hold
@@ -537,12 +555,15 @@ def run_missing(
     workers: int | None = None,         # runs at a time; None lets the engine decide
     threads: int | None = None,         # cores a run; None lets the engine decide
     progress: bool = True,              # show a bar of the runs
+    reuse: Sequence[str | os.PathLike] = (), # other results files: what they hold is copied instead of run again
     **options,                          # keyword arguments of `run` that change no number: data_root, device, folder
 ) -> list[dict]:                        # the results in the order of the experiments, as far as there are any
     "The results of all experiments, carried out where the file lacks them."
     if engine not in ENGINES: raise ValueError(f"run_missing: no engine {engine!r}, there are {', '.join(ENGINES)}")
     if engine == "processes": check_importable(run, options)
-    done, experiments = finished_keys(path), list(dict.fromkeys(experiments))
+    experiments = list(dict.fromkeys(experiments))
+    copy_results(experiments, path, reuse)
+    done = finished_keys(path)
     missing = [experiment for experiment in experiments if experiment.key not in done]
     failed = 0
     with tqdm(total=len(experiments), initial=len(experiments) - len(missing), desc=Path(path).stem, unit="run", disable=not progress) as bar:

@@ -63,8 +63,8 @@ class LatentDistance(nn.Module):
         size, total = tuple(seen.image.shape[-2:]), 0
         for level in self.chosen(seen):
             ours, theirs = seen.features[level].float(), seen.features_reconstruction[level].float()
-            spread = getattr(self, f"spread_{level}").clamp(min=1e-6).view(1, -1, 1, 1)  # a dead channel never differs
-            distance = ((ours - theirs) / spread).square().mean(dim=1)
+            spread = getattr(self, f"spread_{level}").clamp(min=1e-6)  # a dead channel never differs
+            distance = torch.einsum("nchw,c->nhw", (ours - theirs).square_(), spread.square().reciprocal() / len(spread))
             total = total + to_image_size(distance, size, feature_stride(ours, size))
         return total
 
