@@ -32,7 +32,7 @@ SETS = {
 def study(
     variants: Mapping[str, Mapping],  # name of a variant to the fields that make it one
     sets: Mapping[str, int],          # name of a set to its number of seeds
-    smoke: bool = False,              # try it: three variants, tiny, on the embedded strips
+    smoke: bool = False,              # try it: two variants, tiny, on the embedded strips
     **fields,                         # for all of them
 ) -> dict[Experiment, str]:           # every experiment, and the variant that it is
     "Every variant on every set, with seeds 0, 1, ..."
