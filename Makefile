@@ -7,7 +7,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.stamp
-PHASES := $(sort $(wildcard nbs/phases/*.ipynb))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -48,11 +47,8 @@ lab: $(STAMP)  ## open the notebooks in JupyterLab
 	jupyter lab nbs
 
 phases: $(STAMP)  ## execute the experiments; results/ keeps their numbers, so only missing runs are trained
-	@# One papermill a notebook, so that each has a process of its own and gives its memory back.
-	@for notebook in $(PHASES); do \
-	    name=$$(basename $$notebook .ipynb); mkdir -p runs/$$name; echo "=== $$name"; \
-	    papermill $$notebook runs/$$name/$$name.ipynb --cwd . $(PARAMETERS) || exit 1; \
-	done
+	@# For example make phases PARAMETERS='--smoke --only 02'; recon_ad phases --help lists the rest.
+	recon_ad phases $(PARAMETERS)
 
 clean:  ## delete what these commands made, the environment included; results/ stays
 	rm -rf $(VENV) runs _proc _docs build dist recon_ad.egg-info nbs/sidebar.yml .pytest_cache .hypothesis

@@ -136,7 +136,7 @@ def run_papermill(
     environment: dict[str, str] = {}, # variables added to those of this process
 ) -> str:                             # empty, or what went wrong, in one line
     "Execute a notebook in a new process, with its progress on stderr."
-    import nbformat
+    from papermill.iorw import load_notebook_node
     copy.unlink(missing_ok=True)  # an error is read from it: it must be this run's
     copy.parent.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "-m", "papermill", str(notebook), str(copy), "--cwd", ".", "--log-level", "WARNING"]
@@ -152,7 +152,7 @@ def run_papermill(
         code = process.wait()
         process.stderr.close()
     if not code: return ""
-    cells = nbformat.read(copy, as_version=4).cells if copy.exists() else []
+    cells = load_notebook_node(str(copy)).cells if copy.exists() else []
     errors = [f"{output.ename}: {output.evalue}" for cell in cells for output in cell.get("outputs", []) if output.output_type == "error"]
     return " ".join((errors or failure.strip().splitlines()[-1:] or [f"papermill ended with exit code {code}"])[0].split())
 
