@@ -7,7 +7,7 @@ __all__ = ['SETS', 'study', 'run_study', 'plot_study', 'worst_images']
 
 # %% ../nbs/api/86_study.ipynb #db4a5fca
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
