@@ -30,7 +30,7 @@ SECTIONS = (("Experiments", "phases/*.ipynb"), ("How to", "guides/*.ipynb"), ("L
 def readable(cell: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     "The cell as a reader of the README sees it: without directives, and without what they hide."
     if cell.cell_type != "code": return cell
-    directives = set(re.findall(r"^#\|\s*(\w+:?\s*\w*)", cell.source, re.M))
+    directives = set(re.findall(r"^#\| *(\w+:? *\w*)", cell.source, re.M))
     if "hide" in directives: return None
     cell.source = "" if "echo: false" in directives else re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
     for output in cell.outputs:
@@ -45,7 +45,7 @@ def make_readme() -> dict[Path, bytes]:
     notebook.cells = [cell for cell in map(readable, notebook.cells) if cell]
     exporter = MarkdownExporter(preprocessors=[ExtractOutputPreprocessor(output_filename_template="picture_{cell_index}_{index}{extension}")])
     text, resources = exporter.from_notebook_node(notebook, {"output_files_dir": PICTURES})
-    text = re.sub(r"```python\n\s*```\n", "", text)                                     # inputs that were hidden
+    text = re.sub(r"```(?:python)?\n\s*```\n", "", text)                                     # inputs that were hidden
     text = re.sub(r"\]\((?!\w+:|#|/|README_files)([^)\s]+)\)", r"](nbs/\1)", text)      # links are from nbs/ in the notebook
     text = text.replace("](nbs/../", "](")
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.splitlines()))
