@@ -365,7 +365,7 @@ def run_experiment(
     exam, chosen, copied = sit_exam(detector, good, experiment)
     mixtures = {"fused": experiment.score, "chosen": chosen}
     figures, images = score_test(detector, test, experiment, mixtures)
-    bar = shortcut_auroc(load_images(test, experiment.size, experiment.fit), images["label"])
+    bar = shortcut_auroc(load_images(test, experiment.size, experiment.fit), images["label"].to_numpy())
     if runs:
         folder = Path(runs) / experiment.name
         store_history(folder, detector.history_)

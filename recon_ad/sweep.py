@@ -41,7 +41,7 @@ def open_study(
     base: Experiment,                          # what does not vary
     path: str | os.PathLike,                   # the results file; its stem names the study
     storage: str | os.PathLike | None = None,  # a journal file, or a database such as sqlite:///sweep.db; None: the results file's name, ending in .study
-) -> "optuna.Study":                           # begun, or as it was left
+) -> object:                                    # an optuna.Study, begun, or as it was left
     "The memory of a sweep."
     try: import optuna
     except ImportError: raise ImportError("sweep: Optuna is not installed here: pip install 'recon_ad[sweep]'") from None
@@ -65,7 +65,7 @@ EXAM_FIELDS = ("data", "exam", "held_out_share", "seed")  # they make the exam: 
 
 # %% ../nbs/api/87_sweep.ipynb #9834d7fd
 def proposed_experiment(
-    trial: "optuna.Trial",     # gives numbers and choices
+    trial: object,             # an optuna.Trial: gives numbers and choices
     base: Experiment,          # what does not vary
     propose: Callable,         # (trial) -> dict of fields of an experiment
 ) -> Experiment:
@@ -77,9 +77,9 @@ def proposed_experiment(
 
 # %% ../nbs/api/87_sweep.ipynb #d321762a
 def next_trial(
-    study: "optuna.Study",
+    study: object,  # an optuna.Study
     seed: int,              # equal seed, equal proposals
-) -> "optuna.Trial":
+) -> object:  # an optuna.Trial
     "The trial that an interrupt left open, else a new one."
     from optuna.samplers import TPESampler
     from optuna.trial import Trial, TrialState
@@ -101,7 +101,7 @@ def sweep(
     seed: int = 0,                            # of the proposals
     progress: bool = True,                    # show a bar of the trials
     **options,                                # of `run_missing` and of `run`: engine, threads, data_root, device
-) -> "optuna.Study":                          # `sweep_table` lays it out; best_trial.user_attrs["experiment"] holds the fields of the best
+) -> object:                                   # an optuna.Study; `sweep_table` lays it out; best_trial.user_attrs["experiment"] holds the fields of the best
     "Search fields of an experiment by the exam on held-out damage; from one process at a time."
     study = open_study(base, path, storage)
     from optuna.trial import TrialState  # here, because it is an extra
@@ -125,7 +125,7 @@ def sweep(
 
 # %% ../nbs/api/87_sweep.ipynb #5c418e65
 def sweep_table(
-    study: "optuna.Study",  # from `sweep` or `open_study`
+    study: object,  # an optuna.Study, from `sweep` or `open_study`
 ) -> pd.DataFrame:          # one row a trial: trial, its parameters, criterion, state, error; the best first
     "The trials of a sweep."
     kept = study.get_trials(deepcopy=False)
