@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image, ImageOps
 from .experiment import Experiment, grid, run_missing
 from .results import results_frame
 
@@ -86,7 +87,10 @@ def worst_images(
     made: Mapping[Experiment, str],    # from `study`
     runs: str | os.PathLike,           # the folder given to the runs
     data: str = "strips",              # which set
-) -> list[tuple[str, Path]]:           # variant and picture of its misses, as far as there are any
+    width: int = 420,                  # of the pictures, in pixels; in 256 colours, since notebooks are kept in git
+) -> list[tuple[str, Image.Image]]:  # variant and picture of its misses, as far as there are any
     "Pictures of the defects with the lowest scores."
+    def small(path):
+        with Image.open(path) as picture: return ImageOps.contain(picture.convert("RGB"), (width, 100 * width)).quantize(256, dither=Image.Dither.NONE)
     places = [(name, Path(runs) / one.name / "heatmaps" / "misses.png") for one, name in made.items() if one.data == data and one.seed == 0]
-    return [(name, path) for name, path in places if path.exists()]
+    return [(name, small(path)) for name, path in places if path.exists()]
