@@ -181,6 +181,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'recon_ad.detector.Prediction': ('api/detector.html#prediction', 'recon_ad/detector.py'),
                                    'recon_ad.detector.as_float': ('api/detector.html#as_float', 'recon_ad/detector.py'),
                                    'recon_ad.detector.evaluate_detector': ('api/detector.html#evaluate_detector', 'recon_ad/detector.py'),
+                                   'recon_ad.detector.spread': ('api/detector.html#spread', 'recon_ad/detector.py'),
                                    'recon_ad.detector.tuples': ('api/detector.html#tuples', 'recon_ad/detector.py'),
                                    'recon_ad.detector.within': ('api/detector.html#within', 'recon_ad/detector.py')},
             'recon_ad.experiment': { 'recon_ad.experiment.Experiment': ('api/experiment.html#experiment', 'recon_ad/experiment.py'),

@@ -84,8 +84,7 @@ def predict(arguments: argparse.Namespace) -> int:
     if not files: raise FileNotFoundError(f"predict: no images in {given}")
     out, vmax = Path(arguments.out), 2 * detector.threshold_
     rows = []
-    for file in tqdm(files, "predicting", disable=arguments.quiet):
-        found = detector.predict(file)
+    for file, found in zip(tqdm(files, "predicting", disable=arguments.quiet), detector.stream(files)):
         name = file.relative_to(given) if given.is_dir() else Path(file.name)
         rows.append({"file": str(name), "score": found.anomaly_score.item(), "threshold": detector.threshold_, "is_anomalous": found.is_anomalous.item()})
         original = to_float(read_image(file)[None])[0, 0]

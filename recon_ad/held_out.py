@@ -17,7 +17,7 @@ from .anomaly_maps import image_score
 from .data import to_float
 from .detector import Detector, within
 from .foreground import find_foreground
-from .metrics import aupro, image_auroc, pixel_ap, pixel_auroc
+from .metrics import evaluate
 from .scores import parse_scores
 from .synthesis import PRESETS, parse_damage
 from .training import step_generator
@@ -66,11 +66,8 @@ def held_out_figures(
     figures = {}
     for text, (good, bad) in maps.items():
         found = torch.stack(good + bad)
-        pictures = list(found.numpy())
-        figures[text] = {
-            "damage_auroc": image_auroc(labels, image_score(found, detector.settings.top).numpy()),
-            "damage_pixel_auroc": pixel_auroc(truth, pictures), "damage_pixel_ap": pixel_ap(truth, pictures), "damage_aupro": aupro(truth, pictures),
-        }
+        judged = evaluate(list(found.numpy()), truth, labels, image_scores=image_score(found, detector.settings.top).numpy(), bootstrap=0).figures
+        figures[text] = {"damage_auroc": judged["image_auroc"]} | {f"damage_{name}": judged[name] for name in ("pixel_auroc", "pixel_ap", "aupro")}
     return figures
 
 # %% ../nbs/api/82_held_out.ipynb #23af47f0
