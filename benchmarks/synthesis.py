@@ -4,18 +4,20 @@
     python benchmarks/synthesis.py --json
 
 All contestants of a size run in one process, one after the other in each round, so that a noisy machine is noisy for all; a ratio is the median over rounds of the
-ratio within a round. Images a second count all images of the batch, of which half are damaged.
+ratio within a round. Images a second count all images of the batch, of which half are damaged. Ours works with `--threads`, the usual pipeline in the one process it is.
 """
 import argparse
 import json
 import statistics
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
-from skimage.transform import resize
 
 from recon_ad.architectures import build_model
 from recon_ad.synthesis import PRESETS, parse_damage
@@ -40,24 +42,43 @@ def perlin(shape: tuple[int, int], cells: tuple[int, int], random: np.random.Gen
     return (np.sqrt(2) * (top + fade[..., 0] * (bottom - top)))[:shape[0], :shape[1]]
 
 
-def perlin_and_paste(images: np.ndarray, random: np.random.Generator, textures: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    "DRAEM's generator, one image at a time: half of the images get a texture under thresholded Perlin noise. Left out in its favour: reading, resizing, augmenting and turning the texture."
+def altered(texture: Image.Image, random: np.random.Generator) -> Image.Image:
+    "Three of DRAEM's augmentations in a row, those that a gray picture can have."
+    steps = (
+        lambda one: one.point([round(255 * (level / 255) ** gamma) for gamma in [random.uniform(0.5, 2)] for level in range(256)]),
+        lambda one: one.point([min(255, max(0, round(scale * level + shift))) for scale, shift in [(random.uniform(0.8, 1.2), random.uniform(-30, 30))] for level in range(256)]),
+        lambda one: ImageEnhance.Sharpness(one).enhance(random.uniform(0, 2)),
+        lambda one: ImageOps.solarize(one, int(random.integers(32, 128))),
+        lambda one: ImageOps.posterize(one, int(random.integers(1, 9))),
+        ImageOps.invert, ImageOps.autocontrast, ImageOps.equalize,
+        lambda one: one.rotate(random.uniform(-45, 45), Image.Resampling.BILINEAR),
+    )
+    for number in random.choice(len(steps), 3, replace=False): texture = steps[number](texture)
+    return texture
+
+
+def perlin_and_paste(images: np.ndarray, random: np.random.Generator, textures: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """DRAEM's generator, one image at a time, step by step on gray images: read a texture, resize and augment it, rotated and thresholded Perlin noise, paste; as there,
+    the coin that keeps half of the images clean falls last. Source: Zavrtanik et al. 2021 and the code published with it."""
     damaged, masks = [], []
     for image in images:
-        if random.random() < 0.5:
-            damaged.append(image); masks.append(np.zeros(image.shape, bool)); continue
-        texture = textures[random.integers(len(textures))]
-        mask = perlin(image.shape, tuple(2 ** random.integers(0, 6, 2)), random) > 0.5
+        texture = Image.open(textures[random.integers(len(textures))]).resize(image.shape[::-1], Image.Resampling.BILINEAR)
+        texture = np.asarray(altered(texture, random), np.float32) / 255
+        noise = Image.fromarray(perlin(image.shape, tuple(2 ** random.integers(0, 6, 2)), random).astype(np.float32))
+        mask = np.asarray(noise.rotate(random.uniform(-90, 90), Image.Resampling.BILINEAR)) > 0.5
         beta = 0.8 * random.random()
-        damaged.append(np.where(mask, beta * image + (1 - beta) * texture, image).astype(np.float32)); masks.append(mask)
+        pasted = np.where(mask, beta * image + (1 - beta) * texture, image).astype(np.float32)
+        keep = random.random() > 0.5
+        damaged.append(image if keep else pasted); masks.append(np.zeros_like(mask) if keep else mask)
     return np.stack(damaged), np.stack(masks)
 
 
-def contestants(shape: tuple[int, ...]) -> dict:
+def contestants(shape: tuple[int, ...], folder: Path) -> dict:
     "What is timed: name -> function that works on one batch."
     photo = torch.from_numpy(np.tile(data.gravel(), (1, 2))).float() / 255
     images = torch.stack([photo[9 * k:9 * k + shape[2], 5 * k:5 * k + shape[3]] for k in range(shape[0])])[:, None]
-    numpy_images, random, textures = images[:, 0].numpy(), np.random.default_rng(0), [resize(photo(), shape[2:]) for photo in (data.brick, data.grass, data.gravel)]
+    numpy_images, random, textures = images[:, 0].numpy(), np.random.default_rng(0), [folder / f"{photo.__name__}.jpg" for photo in (data.brick, data.grass, data.gravel)]
+    for path in textures: Image.fromarray(getattr(data, path.stem)()).save(path, quality=90)
     model, generator, cpu = build_model().to(memory_format=torch.channels_last), torch.Generator().manual_seed(0), torch.device('cpu')
     optimizer, precision = torch.optim.AdamW(model.parameters()), pick_precision(cpu)
 
@@ -72,14 +93,15 @@ def contestants(shape: tuple[int, ...]) -> dict:
 
 def measure(shape: tuple[int, ...], rounds: int, least: float) -> dict:
     "Seconds a batch in each round, interleaved; each turn repeats until `least` seconds have gone by."
-    turns = contestants(shape)
-    for turn in turns.values(): turn(); turn()
-    seconds = {name: [] for name in turns}
-    for _ in range(rounds):
-        for name, turn in turns.items():
-            start, count = time.perf_counter(), 0
-            while time.perf_counter() - start < least or not count: turn(); count += 1
-            seconds[name].append((time.perf_counter() - start) / count)
+    with tempfile.TemporaryDirectory() as folder:
+        turns = contestants(shape, Path(folder))
+        for turn in turns.values(): turn(); turn()
+        seconds = {name: [] for name in turns}
+        for _ in range(rounds):
+            for name, turn in turns.items():
+                start, count = time.perf_counter(), 0
+                while time.perf_counter() - start < least or not count: turn(); count += 1
+                seconds[name].append((time.perf_counter() - start) / count)
     return seconds
 
 
