@@ -7,7 +7,7 @@ __all__ = ['ENGINES', 'canonical_text', 'canonical_value', 'canonical_options', 
            'Experiment', 'grid', 'embedded_strips', 'find_data', 'detector_settings', 'raw_maps', 'scored_maps',
            'sit_exam', 'figures_of', 'score_test', 'reconstruction_quality', 'store_heatmaps', 'run_experiment',
            'carry_out', 'run_serially', 'failed_result', 'available_cores', 'send_result', 'run_in_processes',
-           'run_on_ray', 'finished_keys', 'check_importable', 'copy_results', 'run_missing']
+           'run_on_ray', 'lines_by_key', 'check_importable', 'copy_results', 'run_missing']
 
 # %% ../nbs/api/85_experiment.ipynb #a7931866
 import dataclasses
@@ -292,11 +292,12 @@ def figures_of(
 def score_test(
     detector: Detector,
     samples: Sequence[Sample],   # the test split
+    array: np.ndarray,           # (n, h, w) their images, at the detector's size
     experiment: Experiment,
     mixtures: Mapping[str, str], # names of mixtures of views, and what they are
 ) -> tuple[dict[str, dict], pd.DataFrame]:  # by score: figures; and every image's score, a column a score
     "Every score's figures on the test images, at the resolution of their masks."
-    raw, masks = raw_maps(detector, load_images(list(samples), experiment.size, experiment.fit)), load_masks(list(samples))
+    raw, masks = raw_maps(detector, array), load_masks(list(samples))
     labels, defects, names = ([getattr(sample, field) for sample in samples] for field in ("label", "defect", "path"))
     images = pd.DataFrame({"image": [f"{path.parent.name}/{path.name}" for path in names], "label": labels})
     figures = {}
@@ -357,15 +358,15 @@ def run_experiment(
     "Train, sit the exam on held-out damage, score the test images with every view, and say how it went."
     samples = list_samples(find_data(experiment.data, data_root))
     train, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
-    good = load_images(train, experiment.size, experiment.fit)
+    good, array = (load_images(part, experiment.size, experiment.fit) for part in (train, test))
     detector, start = Detector(device=device, **detector_settings(experiment)), time.perf_counter()
     detector.fit(good, progress=training_bar)
     trained = time.perf_counter() - start
     held_out = good[detector.held_out_]
     exam, chosen, copied = sit_exam(detector, good, experiment)
     mixtures = {"fused": experiment.score, "chosen": chosen}
-    figures, images = score_test(detector, test, experiment, mixtures)
-    bar = shortcut_auroc(load_images(test, experiment.size, experiment.fit), images["label"].to_numpy())
+    figures, images = score_test(detector, test, array, experiment, mixtures)
+    bar = shortcut_auroc(array, images["label"].to_numpy())
     if runs:
         folder = Path(runs) / experiment.name
         store_history(folder, detector.history_)
@@ -512,12 +513,13 @@ def run_on_ray(
 ENGINES = {"serial": run_serially, "processes": run_in_processes, "ray": run_on_ray}
 
 # %% ../nbs/api/85_experiment.ipynb #33c3b99f
-def finished_keys(
+def lines_by_key(
     path: str | os.PathLike,  # a results file; it need not exist yet
-) -> set[str]:                # keys of the experiments with figures
-    "The experiments that need not run again; fields that are newer than the file count as their default."
+    failed: bool = False,     # with the runs that failed, which have to run again
+) -> dict[str, dict]:         # key of the experiment to its line
+    "The runs of a file; fields that are newer than the file count as their default."
     defaults = Experiment().as_dict()
-    return {experiment_key(defaults | line["experiment"]) for line in load_lines(path) if "error" not in line.get("context", {})}
+    return {experiment_key(defaults | line["experiment"]): line for line in load_lines(path) if failed or "error" not in line.get("context", {})}
 
 # %% ../nbs/api/85_experiment.ipynb #20f9b43b
 def check_importable(
@@ -538,10 +540,8 @@ def copy_results(
     sources: Sequence[str | os.PathLike],    # results files that may hold it; they need not exist
 ) -> int:                                    # how many runs were copied
     "Finished runs of other files, copied where this one lacks them."
-    wanted = {experiment.key for experiment in experiments} - finished_keys(path)
-    defaults = Experiment().as_dict()
-    known = {experiment_key(defaults | line["experiment"]): line for source in sources if Path(source) != Path(path)
-             for line in load_lines(source) if "error" not in line.get("context", {})}
+    wanted = {experiment.key for experiment in experiments} - lines_by_key(path).keys()
+    known = {key: line for source in sources if Path(source) != Path(path) for key, line in lines_by_key(source).items()}
     copied = [known[key] for key in wanted if key in known]
     for line in copied: store_result(path, line)
     return len(copied)
@@ -563,18 +563,18 @@ def run_missing(
     if engine == "processes": check_importable(run, options)
     experiments = list(dict.fromkeys(experiments))
     copy_results(experiments, path, reuse)
-    done = finished_keys(path)
+    done = lines_by_key(path)
     missing = [experiment for experiment in experiments if experiment.key not in done]
     failed = 0
     with tqdm(total=len(experiments), initial=len(experiments) - len(missing), desc=Path(path).stem, unit="run", disable=not progress) as bar:
         def still_missing():
             for experiment in missing:
-                if experiment.key not in finished_keys(path): yield experiment  # another writer may have been faster
+                if experiment.key not in lines_by_key(path): yield experiment  # another writer may have been faster
                 else: bar.update()
         for result in ENGINES[engine](run, still_missing(), options, workers, threads):
             store_result(path, result)
             failed += "error" in result["context"]
             if failed: bar.set_postfix(failed=failed)
             bar.update()
-    stored = {experiment_key(Experiment().as_dict() | line["experiment"]): line for line in load_lines(path)}
+    stored = lines_by_key(path, failed=True)
     return [stored[experiment.key] for experiment in experiments if experiment.key in stored]

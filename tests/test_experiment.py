@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon_ad.detector import DetectorSettings
-from recon_ad.experiment import ENGINES, Experiment, carry_out, find_data, finished_keys, grid, run_experiment, run_missing
+from recon_ad.experiment import ENGINES, Experiment, carry_out, find_data, lines_by_key, grid, run_experiment, run_missing
 from recon_ad.results import experiment_key, failures, load_lines, read_results, store_result
 from recon_ad.training import TrainingSettings
 
@@ -132,7 +132,7 @@ def test_a_field_newer_than_the_file_counts_as_its_default(tmp_path):
     old = Experiment(seed=5).as_dict()
     del old["weight_decay"]
     store_result(path, {"experiment": old, "metrics": {"value": 1.0}, "context": {}})
-    assert Experiment(seed=5).key in finished_keys(path)
+    assert Experiment(seed=5).key in lines_by_key(path)
     assert [result["metrics"] for result in run_missing([Experiment(seed=5)], path, run=fail_sometimes, progress=False)] == [{"value": 1.0}]
 
 
