@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image, ImageOps
 from .experiment import Experiment, grid, run_missing
+from .held_out import exam_mark
 from .results import results_frame
 
 # %% ../nbs/api/86_study.ipynb #81874651
@@ -54,7 +55,8 @@ def run_study(
     lines = run_missing(list(made), path, reuse=sorted(Path(path).parent.glob("*.jsonl")), **options)
     finished = [line for line in lines if "error" not in line.get("context", {})]
     frame = results_frame(finished).assign(variant=[made[Experiment(**line["experiment"])] for line in finished])
-    return frame.assign(exam=frame.reindex(columns=["fused.damage_auroc", "fused.damage_aupro"]).mean(axis=1, skipna=False))
+    marks = frame.reindex(columns=["fused.damage_auroc", "fused.damage_aupro"]).rename(columns=lambda name: name.removeprefix("fused."))
+    return frame.assign(exam=[exam_mark(row) for row in marks.to_dict("records")])
 
 # %% ../nbs/api/86_study.ipynb #a8abf8a1
 def picked_by_exam(

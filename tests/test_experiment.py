@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon_ad.detector import DetectorSettings
-from recon_ad.experiment import ENGINES, Experiment, carry_out, find_data, lines_by_key, grid, run_experiment, run_missing
+from recon_ad.experiment import ENGINES, Experiment, carry_out, find_data, grid, lines_by_key, run_experiment, run_missing
 from recon_ad.results import experiment_key, failures, load_lines, read_results, store_result
 from recon_ad.training import TrainingSettings
 
