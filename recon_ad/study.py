@@ -70,7 +70,7 @@ def picked_by_exam(
         picked, best = one["exam"].idxmax(), one[figure].idxmax()
         rows[data] = {"picked": picked, "of the picked": one.loc[picked, figure], "best on test": best, "of the best": one.loc[best, figure],
                       "variants": len(one), "rank correlation": one["exam"].corr(one[figure], method="spearman")}
-    return pd.DataFrame(rows).T.rename_axis("data")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("data")
 
 # %% ../nbs/api/86_study.ipynb #e8e1a043
 def plot_study(

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import nbformat
 import psutil
@@ -87,7 +88,8 @@ def test_a_kernel_that_dies_is_reported(tmp_path):
 def test_an_interrupt_ends_the_kernel_too(tmp_path):
     started = tmp_path / "started"
     write_notebook(tmp_path / "long.ipynb", f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(600)")
-    command = subprocess.Popen([sys.executable, "-c", "import sys; from recon_ad.cli import main; sys.exit(main())", "phases", str(tmp_path), "--out", str(tmp_path / "runs")], stderr=subprocess.PIPE)
+    command = subprocess.Popen([sys.executable, "-c", "import sys; from recon_ad.cli import main; sys.exit(main())", "phases", str(tmp_path), "--out", str(tmp_path / "runs")], stderr=subprocess.PIPE,
+                               preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))  # a command in the background may ignore it
     until = time.monotonic() + 60
     while not (started.exists() and started.read_text()) and time.monotonic() < until: time.sleep(0.1)
     kernel = int(started.read_text())

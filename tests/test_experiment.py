@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,8 @@ def test_an_interrupt_loses_the_run_in_hand_only(tmp_path, engine):
         if __name__ == "__main__":
             run_missing(grid(Experiment(), seed=range(4)), {str(path)!r}, {engine!r}, take_long, workers=1, progress=False, log={str(tmp_path)!r})
     """))
-    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))  # a command in the background may ignore it
     until = time.monotonic() + 120
     while not (tmp_path / "start-2").exists():
         assert process.poll() is None and time.monotonic() < until, process.stderr.read()
