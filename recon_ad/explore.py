@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from matplotlib import pyplot, rc_context
 from torch import Tensor
 
-from .data import Sample, load_masks
+from .data import Sample, fit_mask, load_masks
 from .detector import Detector, as_float, within
 from .foreground import find_foreground
 from .plots import PALETTE, common_vmax, recon_ad_style, show_detection
@@ -71,9 +71,9 @@ def explore_detector(
 ) -> interactive:                            # knobs and, as `.result`, the figure: input, reconstruction, map
     "Image, view and threshold as knobs, for what a detector makes of images."
     maps, rebuilt = view_maps(detector, images)
-    pictures, size = as_float(detector.images(images)), tuple(detector.settings.size)
-    known = len(images) and all(isinstance(one, Sample) for one in images)
-    masks = [torch.nn.functional.interpolate(torch.as_tensor(mask)[None, None].float(), size)[0, 0] > 0 for mask in load_masks(images)] if known else None
+    pictures = as_float(detector.images(images))
+    known = all(isinstance(one, Sample) and (one.mask or not one.label) for one in images)
+    masks = [fit_mask(mask, detector.settings.size, detector.settings.fit_mode) for mask in load_masks(images)] if known else None
     ranges = {name: common_vmax(found) for name, found in maps.items()}
     def draw(image, view, threshold):
         found, highest = maps[view][image], maps[view][image].max().item()
