@@ -62,13 +62,13 @@ def run_study(
 def picked_by_exam(
     frame: pd.DataFrame,           # from `run_study`
     figure: str = "fused.aupro",   # the column to judge by
-) -> pd.DataFrame:                 # one row a set: the variant with the best exam, the one with the best figure, what each has, and how alike exam and figure order them
+) -> pd.DataFrame:                 # one row a set: the variant with the best exam, the one with the best figure, what each has and what the median has, and how alike exam and figure order them
     "The variant that held-out damage picks on each set, beside the best on the test images."
     rows = {}
     for data, one in frame.groupby(["data", "variant"], sort=False)[["exam", figure]].mean().groupby("data", sort=False):
         one = one.droplevel("data")
         picked, best = one["exam"].idxmax(), one[figure].idxmax()
-        rows[data] = {"picked": picked, "of the picked": one.loc[picked, figure], "best on test": best, "of the best": one.loc[best, figure],
+        rows[data] = {"picked": picked, "of the picked": one.loc[picked, figure], "median": one[figure].median(), "best on test": best, "of the best": one.loc[best, figure],
                       "variants": len(one), "rank correlation": one["exam"].corr(one[figure], method="spearman")}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("data")
 
@@ -79,6 +79,7 @@ def plot_study(
     title: str = "",             # the finding
     shortcut: bool = False,      # draw the line of the strongest shortcut; for image AUROC
     xlabel: str = "",            # the figure's name and unit; empty: the column's name
+    xlim: tuple[float, float] | None = None,  # of every panel; None: each its own
 ) -> object:                     # a figure, closed already
     "Every run of a study as a dot, a panel a set."
     from matplotlib import pyplot
@@ -92,7 +93,7 @@ def plot_study(
                 ax.plot(values, [place] * len(values), "o", color=colour, alpha=0.55, markersize=5)
                 if len(values): ax.plot([values.mean()] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2.5)
             if shortcut: ax.axvline(frame.loc[frame["data"] == data, "shortcut.image_auroc"].iloc[0], color="#666666", linestyle="--", linewidth=1)
-            ax.set(title=data, yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+            ax.set(title=data, xlim=xlim, yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
             ax.set_yticklabels(names)
         drawing.supxlabel(xlabel or figure, fontsize=8)
         drawing.suptitle(title)
