@@ -206,6 +206,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'recon_ad.experiment.carry_out': ('api/experiment.html#carry_out', 'recon_ad/experiment.py'),
                                      'recon_ad.experiment.check_importable': ( 'api/experiment.html#check_importable',
                                                                                'recon_ad/experiment.py'),
+                                     'recon_ad.experiment.check_registered': ( 'api/experiment.html#check_registered',
+                                                                               'recon_ad/experiment.py'),
                                      'recon_ad.experiment.copy_results': ('api/experiment.html#copy_results', 'recon_ad/experiment.py'),
                                      'recon_ad.experiment.detector_settings': ( 'api/experiment.html#detector_settings',
                                                                                 'recon_ad/experiment.py'),

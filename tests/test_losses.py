@@ -48,7 +48,7 @@ def gradient(loss, x, y, *args):
 
 def test_every_loss_has_its_map():
     assert set(LOSSES) == set(LOSS_MAPS)
-    assert set(LOSSES) == {'mse', 'l1', 'charbonnier', 'ssim', 'ms_ssim', 'sobel', 'gms', 'ms_gms', 'focal_frequency'}
+    assert set(LOSSES) >= {'mse', 'l1', 'charbonnier', 'ssim', 'ms_ssim', 'sobel', 'gms', 'ms_gms', 'focal_frequency'}  # names in stored results
 
 
 @names
