@@ -62,7 +62,7 @@ class TrainingSettings:
         check_ranges(
             self, steps=(self.steps >= 1, ">= 1"), batch_size=(self.batch_size >= 1, ">= 1"), learning_rate=(self.learning_rate > 0, "> 0"),
             weight_decay=(self.weight_decay >= 0, ">= 0"), warm_up=(0 <= self.warm_up < 1, "in [0, 1)"), clip=(self.clip > 0, "> 0"),
-            crop=(self.crop is None or min(self.crop) >= 1, "None or (height, width) >= 1 pixel"), flips=(set(self.flips) <= set("hv"), "'h', 'v', 'hv' or ''"),
+            crop=(not self.crop or min(self.crop) >= 1, "None or (height, width) >= 1 pixel"), flips=(set(self.flips) <= set("hv"), "'h', 'v', 'hv' or ''"),
             rotation=(0 <= self.rotation <= 180, "in [0, 180] degrees"), scale=(0 <= self.scale < 1, "a share in [0, 1)"),
             precision=(self.precision in ("auto", "bfloat16", "float32"), "auto, bfloat16 or float32"),
         )
