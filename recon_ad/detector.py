@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch, patch_to
 from jaxtyping import Bool, Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -27,13 +27,13 @@ from tqdm.auto import tqdm
 from .anomaly_maps import Observation, image_score
 from .architectures import Autoencoder, build_model
 from .calibration import threshold
-from .data import Sample, hold_out, load_images, load_masks, restore_map, to_float
+from .data import FITS, Sample, hold_out, load_images, load_masks, restore_map, to_float
 from .foreground import find_foreground
 from .losses import parse_loss
 from .metrics import Evaluation, evaluate
 from .scores import Score
 from .synthesis import parse_damage
-from .training import TrainingData, TrainingSettings, mixed_precision, pick_device, pick_precision, steps_within, train
+from .training import TrainingData, TrainingSettings, check_ranges, mixed_precision, pick_device, pick_precision, read_checkpoint, steps_within, train
 
 # %% ../nbs/api/80_detector.ipynb #9c66b521
 @dataclass(frozen=True)
@@ -54,6 +54,13 @@ class DetectorSettings:
     held_out_share: float = 0.15               # share of the good images that only calibrate
     false_alarm_rate: float = 0.01             # share of good parts that may be called defective
     training: TrainingSettings = TrainingSettings()
+
+    def __post_init__(self):
+        check_ranges(
+            self, size=(min(self.size) >= 1, "(height, width) >= 1 pixel"), fit_mode=(self.fit_mode in FITS, " or ".join(FITS)), sigma=(self.sigma >= 0, ">= 0 pixels"),
+            foreground=(self.foreground in ("auto", "object", "texture"), "auto, object or texture"), damage_probability=(0 <= self.damage_probability <= 1, "in [0, 1]"),
+            top=(self.top >= 1, ">= 1"), held_out_share=(0 < self.held_out_share < 1, "in (0, 1)"), false_alarm_rate=(0 < self.false_alarm_rate < 1, "in (0, 1)"),
+        )
 
     def changed(self, **changes) -> "DetectorSettings":
         "The same with some settings changed, those of the training included."
@@ -159,11 +166,12 @@ def fit(
     self: Detector,
     images: np.ndarray | Sequence,             # good images only: (n, h, w) of 8 or 16 bit, paths or samples
     region: Bool[np.ndarray, "h w"] | None = None,  # of interest; damage, loss, threshold and scores keep to it
-    seconds: float | None = None,              # train for about so long instead of `steps`; the number of steps is kept in the settings
-    checkpoint: Path | None = None,            # file that an interrupted training goes on from
+    seconds: float | None = None,              # train for about so long instead of `steps`; the number of steps is kept in the settings, or taken from the checkpoint
+    checkpoint: Path | None = None,            # file that an interrupted training goes on from, and that keeps its state
     progress: bool = True,                     # show a bar
 ) -> Detector:                                 # itself, fitted
     "Hold images out, train on the rest, calibrate on those held out."
+    if seconds is not None and not 0 < seconds < math.inf: raise ValueError(f"Detector.fit: seconds must be > 0, or None to train for `steps`, got {seconds}")
     images, s = self.images(images), self.settings
     kept, held_out = hold_out(len(images), s.held_out_share, s.training.seed)
     self.region_ = None if region is None else torch.as_tensor(region, device=self.device)
@@ -174,9 +182,11 @@ def fit(
         self.foreground_ = find_foreground(training, s.foreground)
     data = TrainingData(training, damage if damage.terms else None, self.foreground_, region)
     loss = parse_loss(s.loss)
-    if seconds: s = s.changed(steps=steps_within(seconds, self.model_, data, loss, s.training, self.device.type))
+    if seconds is not None:
+        begun = checkpoint is not None and Path(checkpoint).exists()
+        s = s.changed(steps=read_checkpoint(Path(checkpoint))["settings"]["steps"] if begun else steps_within(seconds, self.model_, data, loss, s.training, str(self.device)))
     self.settings = s
-    self.history_ = train(self.model_, data, loss, s.training, self.device.type, checkpoint, progress=progress)
+    self.history_ = train(self.model_, data, loss, s.training, str(self.device), checkpoint, progress=progress)
     return self.calibrate(training, images[held_out])
 
 # %% ../nbs/api/80_detector.ipynb #d68a222f
@@ -275,9 +285,11 @@ def load(
     "The detector saved at `path`."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"Detector.load: no file {path}; Detector.save writes one")
-    with safe_open(path, "pt") as file:
-        about = json.loads((file.metadata() or {}).get("recon_ad", "{}"))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("recon_ad", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error: raise ValueError(f"Detector.load: {path.name} is not a detector file, or only part of one ({error}); Detector.save writes one") from None
     if about.get("format") != 1: raise ValueError(f"Detector.load: {path.name} is not a detector of this version of recon_ad")
     settings = about["settings"] | {"training": TrainingSettings(**tuples(about["settings"]["training"]))}
     detector = cls(DetectorSettings(**tuples(settings)), device)

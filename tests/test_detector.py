@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from PIL import Image
 from safetensors import safe_open
 
 from recon_ad.anomaly_maps import MAPS, Observation, image_score
 from recon_ad.architectures import ARCHITECTURES, build_model, count_macs, count_parameters, match_parameters
 from recon_ad.calibration import PlaceStatistics, threshold
-from recon_ad.cli import main
-from recon_ad.data import to_float
+from recon_ad.cli import SETTINGS, main
+from recon_ad.data import FITS, to_float
 from recon_ad.detector import Detector, DetectorSettings
 from recon_ad.held_out import CANDIDATES, EXAM, choose_score, damaged_copies, held_out_figures
 from recon_ad.losses import parse_loss
@@ -201,7 +202,81 @@ class TestHeldOut:
         assert twin.threshold_ == twin.threshold_ and set(detector.score_.weights) == set(SCORES) - {"segmentation"}
 
 
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    "A folder of twelve good plates."
+    folder = tmp_path_factory.mktemp("parts")
+    (folder / "train" / "good").mkdir(parents=True)
+    for number, image in enumerate(plates(12)): Image.fromarray(image).save(folder / "train" / "good" / f"{number:03}.png")
+    return folder
+
+
+def learn(parts, file, *words): return main(["train", str(parts), str(file), "--size", "64x96", "--steps", "2", "--batch-size", "2", "--device", "cpu", "--quiet", *map(str, words)])
+
+
 class TestCommand:
+    def test_training_repairs_damage_as_the_images_look(self, parts, tmp_path, capsys):
+        assert learn(parts, tmp_path / "a.safetensors") == 0
+        said = capsys.readouterr().out
+        assert "damage in training: object" in said and "stretched" not in said
+        assert "on average at most 33.3% false alarms, from 2 held-out good images; for 0.01 it takes 99 held-out ones, 660 good images in all at --held-out-share 0.15" in said
+        settings = Detector.load(tmp_path / "a.safetensors", "cpu").settings
+        assert (settings.damage, settings.foreground, settings.score) == ("object", "object", "residual + latent")
+
+    def test_other_ways_are_taken_on_request(self, parts, tmp_path, capsys, monkeypatch):
+        chosen = []
+        monkeypatch.setattr("recon_ad.held_out.choose_score", lambda detector, good: chosen.append(len(good)))
+        assert learn(parts, tmp_path / "b.safetensors", "--damage", "none", "--score", "exam", "--held-out-share", "0.4", "--crop", "32x32", "--size", "32x96") == 0
+        said = capsys.readouterr().out
+        assert chosen == [12] and "damage in training" not in said and "from 5 held-out" in said
+        assert "images of 64 x 96 (height x width) are stretched to 32 x 96; train with --size 48x64 or --fit-mode pad" in said
+        settings = Detector.load(tmp_path / "b.safetensors", "cpu").settings
+        assert (settings.damage, settings.foreground, settings.training.crop) == ("none", "auto", (32, 32))
+
+    @pytest.mark.parametrize("words, message", [
+        (["--false-alarm-rate", "0"], "must be in (0, 1), got 0.0"), (["--held-out-share", "1"], "must be in (0, 1), got 1.0"), (["--sigma", "-1"], "must be >= 0 pixels, got -1.0"),
+        (["--minutes", "0"], "minutes above 0"), (["--size", "0x10"], "HEIGHTxWIDTH"), (["--crop", "9"], "HEIGHTxWIDTH"), (["--steps", "0"], "must be >= 1, got 0"),
+        (["--fit-mode", "squeeze"], "squeeze"), (["--architecture", "unit"], "unit"), (["--foreground", "thing"], "thing"), (["--device", "gpu"], "got 'gpu'"), (["--device", "cuda:99"], "not in this machine"),
+    ], ids=lambda value: "_".join(value) if isinstance(value, list) else "")
+    def test_a_wrong_value_is_one_line_before_anything_is_read(self, tmp_path, capsys, words, message):
+        try: code = main(["train", str(tmp_path / "nowhere"), str(tmp_path / "a.safetensors"), *words])
+        except SystemExit as stop: code = stop.code
+        error = capsys.readouterr().err
+        assert code in (1, 2) and message in error and error.startswith("recon_ad") and error.count("\n") == 1 and "nowhere" not in error
+
+    def test_a_wrong_name_for_the_detector_is_one_line(self, parts, capsys):
+        with pytest.raises(SystemExit): learn(parts, "parts.pt")
+        assert "must end in .safetensors" in (error := capsys.readouterr().err) and error.count("\n") == 1
+
+    def test_the_choices_are_those_of_the_library(self):
+        "They are written out in the command, which is to start without PyTorch."
+        assert SETTINGS["architecture"][0] == tuple(ARCHITECTURES) and SETTINGS["fit_mode"][0] == FITS
+
+    def test_an_unreadable_image_stops_no_other(self, detector, tmp_path, capsys):
+        file, images = detector.save(tmp_path / "plates.safetensors"), tmp_path / "images"
+        (images / "deeper").mkdir(parents=True)
+        for name, image in zip(("a.jpg", "a.png", "deeper/z.png"), plates(3, seed=4)): Image.fromarray(image).save(images / name)
+        (images / "bad.png").write_bytes(b"no image")
+        assert main(["predict", str(file), str(images), "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]) == 1
+        said = capsys.readouterr()
+        assert said.err.startswith("recon_ad: predict: bad.png left out, it cannot be read: ") and said.err.count("\n") == 1 and "of 3 images are anomalous, 1 more cannot be read" in said.out
+        rows = [line.split(",") for line in (tmp_path / "out" / "scores.csv").read_text().splitlines()]
+        assert [row[0] for row in rows] == ["file", "a.jpg", "a.png", "deeper/z.png"]
+        assert [float(row[1]) for row in rows[1:]] == detector.anomaly_score([images / row[0] for row in rows[1:]]).tolist()
+        for kind in ("heatmaps", "overlays"): assert sorted(path.name for path in (tmp_path / "out" / kind).rglob("*.png")) == ["a.jpg.png", "a.png.png", "z.png.png"]
+
+    def test_what_is_no_detector_is_one_line(self, parts, capsys):
+        assert main(["predict", str(parts / "train" / "good" / "000.png"), str(parts)]) == 1
+        error = capsys.readouterr().err
+        assert "000.png is not a detector file" in error and error.count("\n") == 1
+
+    def test_too_few_good_images_are_a_problem(self, tmp_path, capsys):
+        (tmp_path / "train" / "good").mkdir(parents=True)
+        for number, image in enumerate(plates(2)): Image.fromarray(image).save(tmp_path / "train" / "good" / f"{number}.png")
+        assert main(["check", str(tmp_path)]) == 1
+        assert "1 problem\n  train/good: 2 good images, training needs at least 10" in capsys.readouterr().out
+        assert learn(tmp_path, tmp_path / "a.safetensors") == 1 and "at least 10" in capsys.readouterr().err
+
     def test_errors_are_one_line_and_debug_shows_more(self, tmp_path, capsys):
         assert main(["check", str(tmp_path / "nowhere")]) == 1
         capsys.readouterr()
@@ -217,6 +292,20 @@ class TestCommand:
         fit = lambda steps: Detector(size=(64, 96), architecture_options=SMALL, steps=steps, batch_size=2, held_out_share=0.25, device="cpu").fit(plates(8), checkpoint=file, progress=False)
         fit(2)
         with pytest.raises(ValueError, match="steps 2 there, 3 here"): fit(3)
+
+    def test_a_checkpoint_of_other_images_or_damage_is_refused_and_time_takes_its_steps(self, tmp_path):
+        file = tmp_path / "run.checkpoint"
+        def fit(images, seconds=None, **more):
+            made = Detector(size=images.shape[1:], architecture_options=SMALL, batch_size=2, held_out_share=0.25, device="cpu", **more)
+            return made.fit(images, seconds=seconds, checkpoint=file, progress=False)
+        first = fit(plates(8), steps=3)
+        again = fit(plates(8), seconds=1e-9)
+        assert again.settings.training.steps == 3 and all(torch.equal(*pair) for pair in zip(first.model_.state_dict().values(), again.model_.state_dict().values()))
+        for images, more, said in ((plates(8, seed=1), {}, "images '6 x 64 x 96 "), (plates(9), {}, "images"), (plates(8, (64, 64)), {}, "6 x 64 x 64"),
+                                   (plates(8), {"damage": "stains"}, "damage 'none' there"), (plates(8), {"loss": "mse"}, "loss "), (plates(8), {"architecture": "unet"}, "network 'Autoencoder")):
+            with pytest.raises(ValueError, match=said): fit(images, steps=3, **more)
+        file.write_text("some text")
+        with pytest.raises(ValueError, match="is no checkpoint"): fit(plates(8), seconds=1.0)
 
 
 def test_settings_are_plain_values():

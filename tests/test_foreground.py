@@ -86,4 +86,6 @@ def test_own_region_overrides_and_faults_are_named():
 
 def test_the_decision_says_why():
     said = str(fit_foreground(plates()[0]))
-    assert said.startswith('object, one mask for all: separation 0.9') and 'of the frame' in said
+    assert said.startswith('object: a part on a background, in the same place in all images (') and 'separate to 0.9' in said
+    assert str(fit_foreground(plates(wander=20.0)[0])).startswith('object: a part on a background, not in the same place')
+    assert str(fit_foreground(plates()[0], kind='texture')).startswith('texture: the material fills the image (')
