@@ -193,6 +193,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'recon_ad/detector.py'),
                                    'recon_ad.detector.Prediction': ('api/detector.html#prediction', 'recon_ad/detector.py'),
                                    'recon_ad.detector.as_float': ('api/detector.html#as_float', 'recon_ad/detector.py'),
+                                   'recon_ad.detector.cut_to_region': ('api/detector.html#cut_to_region', 'recon_ad/detector.py'),
                                    'recon_ad.detector.evaluate_detector': ('api/detector.html#evaluate_detector', 'recon_ad/detector.py'),
                                    'recon_ad.detector.observe': ('api/detector.html#observe', 'recon_ad/detector.py'),
                                    'recon_ad.detector.spread': ('api/detector.html#spread', 'recon_ad/detector.py'),
