@@ -1,5 +1,6 @@
 "The line from network to detector: any size, any batch, any restart gives the same numbers."
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from recon_ad.held_out import CANDIDATES, EXAM, choose_score, damaged_copies, he
 from recon_ad.losses import parse_loss
 from recon_ad.scores import SCORES, Score, parse_scores
 from recon_ad.synthesis import parse_damage
-from recon_ad.training import TrainingData, TrainingSettings, batch_indices, train
+from recon_ad.training import TrainingData, TrainingSettings, batch_indices, interrupts_kept, read_checkpoint, train
 
 SMALL = {"width": 8, "depth": 2, "bottleneck": 16}
 
@@ -286,6 +287,31 @@ class TestCommand:
         assert "Traceback" in capsys.readouterr().err
         with pytest.raises(SystemExit) as stop: main(["train"])
         assert stop.value.code == 2
+
+    def test_ctrl_c_loses_at_most_the_step_in_hand(self, tmp_path):
+        file, damage, calls = tmp_path / "run.checkpoint", parse_damage("stains"), []
+        class Interrupted:
+            "The same damage; presses Ctrl-C at its fourth call."
+            def __str__(self): return str(damage)
+            def __call__(self, *arguments, **more):
+                calls.append(None)
+                if len(calls) == 4: signal.raise_signal(signal.SIGINT)
+                return damage(*arguments, **more)
+        def run(damage, checkpoint=None):
+            model = build_model(**SMALL)
+            train(model, TrainingData(plates(8), damage), parse_loss("mse + ssim"), TrainingSettings(steps=6, batch_size=2), "cpu", checkpoint, progress=False)
+            return model.state_dict().values()
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt, match="after step 4 of 6; run.checkpoint holds the training so far"): run(Interrupted(), file)
+            with interrupts_kept() as came:
+                signal.raise_signal(signal.SIGINT)
+                assert came == [signal.SIGINT]
+                with pytest.raises(KeyboardInterrupt): signal.raise_signal(signal.SIGINT)  # the second one interrupts
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        finally: signal.signal(signal.SIGINT, before)
+        assert read_checkpoint(file)["step"] == 4
+        assert all(torch.equal(*pair) for pair in zip(run(damage, file), run(damage)))
 
     def test_a_checkpoint_of_other_settings_is_refused(self, tmp_path):
         file = tmp_path / "run.checkpoint"
