@@ -39,16 +39,16 @@ class Scene:
     @cached_property
     def rows(self) -> Int[Tensor, 'n a']:
         "The row in the image of each row of the boxes."
-        return self.boxes.rows(self.image.device)
+        return self.boxes.places(0, self.image.device)
 
     @cached_property
     def columns(self) -> Int[Tensor, 'n b']:
         "The column in the image of each column of the boxes."
-        return self.boxes.columns(self.image.device)
+        return self.boxes.places(1, self.image.device)
 
     def noise(self, **features) -> Float[Tensor, 'n a b']:
         "Fractal noise over the images, inside the boxes."
-        return fractal_noise(len(self.image), tuple(self.image.shape[2:]), self.generator, **features)(self.rows, self.columns)
+        return fractal_noise(len(self.image), tuple(self.image.shape[2:]), self.generator, **features)(self.boxes)
 
 # %% ../nbs/api/12_contents.ipynb #cbaf4570
 def tone(
@@ -151,7 +151,7 @@ def weave(
     n, generator = len(cover), scene.generator
     angle, period = uniform(generator, n, high=math.pi), log_uniform(generator, n, low=4.0, high=40.0)
     bend, origin = scene.noise(largest=32.0), torch.zeros((n, 2), device=cover.device)
-    along, across = turned_axes(origin, angle, torch.ones_like(angle), period / (2 * math.pi))(scene.rows, scene.columns)
+    along, across = turned_axes(origin, angle, torch.ones_like(angle), period / (2 * math.pi))(scene.boxes)
     along, across = (along + bend).sin(), across.sin()
     wave = torch.where(uniform(generator, n, 1, 1) < 0.5, along, along * across)
     return uniform(generator, n, 1, 1, low=0.2, high=0.8) + 0.3 * wave - scene.sound

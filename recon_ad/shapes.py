@@ -35,7 +35,7 @@ def log_uniform(
     high: float,           # highest value
 ) -> Float[Tensor, '...']: # float32, on the generator's device
     "Numbers whose logarithm is spread evenly between those of `low` and `high`."
-    return uniform(generator, *shape, low=math.log(low), high=math.log(high)).exp().clamp(low, high)
+    return uniform(generator, *shape, low=math.log(low), high=math.log(high)).exp_().clamp_(low, high)
 
 # %% ../nbs/api/10_shapes.ipynb #c43ca568
 def pick_places(
@@ -43,9 +43,9 @@ def pick_places(
     generator: Generator,              # the one source of chance
 ) -> Float[Tensor, 'n 2']:             # row and column, in pixels
     "One foreground pixel of each image, all equally likely; any pixel where an image has no foreground."
-    # the greatest of weight / exponential noise is drawn as often as its weight says: torch.multinomial's own way, without its checks
+    # of weights over exponential noise, each is the greatest as often as its share says: torch.multinomial's own way, without its checks
     draw = lambda weights: (weights + 1e-30).div_(torch.empty(weights.shape, device=weights.device).exponential_(generator=generator)).argmax(1)
-    row = draw(foreground.sum(2, dtype=torch.float32))
+    row = draw(foreground.sum(2, dtype=torch.int32))
     column = draw(torch.stack([one[k] for one, k in zip(foreground, row.tolist())]))
     return torch.stack([row, column], dim=1).float()
 
@@ -54,35 +54,31 @@ class Boxes(NamedTuple):
     "A window into each image of a batch, all of one size."
     top: list[int]     # first row in each image
     left: list[int]    # first column in each image
-    height: int        # in pixels
-    width: int         # in pixels
+    height: int        # rows that are looked at
+    width: int         # columns that are looked at
+    step: int = 1      # 1 looks at all rows and columns of the window, 2 at every second one, and so on
 
     @classmethod
-    def whole(cls, count: int, size: tuple[int, int]):
+    def whole(cls, count: int, size: tuple[int, int], step: int = 1):
         "Windows that are the whole images."
-        return cls([0] * count, [0] * count, *size)
+        return cls([0] * count, [0] * count, -(-size[0] // step), -(-size[1] // step), step)
 
-    def rows(self, device: torch.device | None = None) -> Int[Tensor, 'n height']:
-        "The row in the image of each row of the window."
-        return torch.stack([torch.arange(top, top + self.height, device=device) for top in self.top])
+    def spans(self) -> list[tuple[slice, slice]]:
+        "The rows and columns of each image that are looked at."
+        tall, wide, step = self.height * self.step, self.width * self.step, self.step
+        return [(slice(top, top + tall, step), slice(left, left + wide, step)) for top, left in zip(self.top, self.left)]
 
-    def columns(self, device: torch.device | None = None) -> Int[Tensor, 'n width']:
-        "The column in the image of each column of the window."
-        return torch.stack([torch.arange(left, left + self.width, device=device) for left in self.left])
-
-    def enlarged(self, factor: int, size: tuple[int, int]):
-        "The same windows in images of a resolution so many times as high, and of the given size."
-        height, width = (min(factor * side, whole) for side, whole in zip((self.height, self.width), size))
-        top, left = ([min(factor * start, whole - side) for start in starts] for starts, whole, side in zip((self.top, self.left), size, (height, width)))
-        return Boxes(top, left, height, width)
+    def places(self, axis: int, device: torch.device | None = None) -> Int[Tensor, 'n side']:
+        "The numbers of these rows (axis 0) or columns (axis 1)."
+        return torch.stack([torch.arange(span[axis].start, span[axis].stop, self.step, device=device) for span in self.spans()])
 
     def cut(self, images: Shaped[Tensor, 'n h w']) -> Shaped[Tensor, 'n height width']:
         "What lies in the windows."
-        return torch.stack([image[top:top + self.height, left:left + self.width] for image, top, left in zip(images, self.top, self.left)])
+        return torch.stack([image[span] for image, span in zip(images, self.spans())])
 
     def put(self, parts: Shaped[Tensor, 'n height width'], images: Shaped[Tensor, 'n h w'] | list[Shaped[Tensor, 'h w']]):
         "The same images, with these parts in their windows."
-        for part, image, top, left in zip(parts, images, self.top, self.left): image[top:top + self.height, left:left + self.width] = part
+        for part, image, span in zip(parts, images, self.spans()): image[span] = part
         return images
 
 # %% ../nbs/api/10_shapes.ipynb #46fb73e4
@@ -103,7 +99,7 @@ def boxes_around(
     return Boxes(top, left, height, width)
 
 # %% ../nbs/api/10_shapes.ipynb #d79520de
-Field = Callable[[Int[Tensor, '*n a'], Int[Tensor, '*n b']], Float[Tensor, 'n a b']]  # of rows and columns, the same or others for each image
+Field = Callable[[Boxes], Float[Tensor, 'n a b']]  # the values in the boxes
 
 # %% ../nbs/api/10_shapes.ipynb #80b4aefa
 @lru_cache(maxsize=256)
@@ -139,7 +135,11 @@ def fractal_noise(
             lattice = torch.baddbmm(fresh, torch.bmm(for_each(down), lattice), for_each(across).mT, beta=strength)
         strength *= persistence
     down, across = (enlargement(old, new, 'bilinear', lattice.device) for old, new in zip((h, w), size))
-    return lambda rows, columns: torch.bmm(torch.bmm(for_each(down[rows]), lattice), for_each(across[columns]).mT)
+
+    def noise(boxes):
+        lower, wider = (torch.stack([matrix[span[axis]] for span in boxes.spans()]) for axis, matrix in ((0, down), (1, across)))
+        return torch.bmm(torch.bmm(lower, lattice), wider.mT)
+    return noise
 
 # %% ../nbs/api/10_shapes.ipynb #5fa4b869
 def soften(
@@ -174,13 +174,15 @@ def cut_field(
     "The highest pixels of the foreground, as many as `area` asks for, at least four."
     n, h, w = foreground.shape
     counts = [max(int(pixels), 4) for pixels in (area * (h * w)).tolist()]
-    rows, columns = (torch.arange(0, side, 4, device=area.device)[None] for side in (h, w))
-    rough = torch.where(foreground[:, ::4, ::4], field(rows, columns), OUTSIDE)
+    grid = Boxes.whole(n, (h, w), step=4)
+    rough = torch.where(grid.cut(foreground), field(grid), OUTSIDE)
     near = rough >= highest(rough.flatten(1), [count // 8 + 8 for count in counts])  # twice as many as the sixteenth, and some
-    seen = boxes_around(near.float(), margin=2).enlarged(4, (h, w))
+    seen = boxes_around(near.float(), margin=2)
+    tall, wide = min(4 * seen.height, h), min(4 * seen.width, w)
+    seen = Boxes([min(4 * top, h - tall) for top in seen.top], [min(4 * left, w - wide) for left in seen.left], tall, wide)
     for boxes in (seen, Boxes.whole(n, (h, w))):  # the whole image only where a thin foreground was missed
         part = boxes.cut(foreground)
-        values = torch.where(part, field(boxes.rows(area.device), boxes.columns(area.device)), OUTSIDE)
+        values = torch.where(part, field(boxes), OUTSIDE)
         level = highest(values.flatten(1), [count + 1 for count in counts])
         if bool((level > OUTSIDE).all()): break
     # of equal values, such as those along the edge of a rectangle, all or none
@@ -193,15 +195,15 @@ def turned_axes(
     angle: Float[Tensor, 'n'],       # of the first axis, in radians
     ratio: Float[Tensor, 'n'],       # what the first axis is divided by, and the second one multiplied
     unit: float | Float[Tensor, 'n'] = 1.0,  # length of one, in pixels
-) -> Callable:                       # like a field, but with two results: where each pixel lies along both axes
+) -> Callable:                       # like a field, but with two values: where each pixel lies along both axes
     "Turned and stretched axes through a place."
     turns = []
     for a, b, one in zip(angle.tolist(), ratio.tolist(), torch.as_tensor(unit).expand(len(angle)).tolist()):
         turns.append((math.sin(a) / (b * one), math.cos(a) / (b * one), math.cos(a) * b / one, -math.sin(a) * b / one))
     turns, (row, column) = torch.tensor(turns, device=place.device).T[..., None, None].unbind(), place.split(1, dim=1)
 
-    def axes(rows, columns):
-        y, x = (rows - row)[:, :, None], (columns - column)[:, None, :]
+    def axes(boxes):
+        y, x = (boxes.places(0, place.device) - row)[:, :, None], (boxes.places(1, place.device) - column)[:, None, :]
         return torch.addcmul(x * turns[1], y, turns[0]), torch.addcmul(x * turns[3], y, turns[2])
     return axes
 
@@ -217,8 +219,8 @@ def distance_squared(
     angle, ratio = uniform(generator, n, high=math.pi), log_uniform(generator, n, low=1.0, high=stretch).sqrt()
     axes = turned_axes(place, angle, ratio, unit)
 
-    def distance(rows, columns):
-        along, across = axes(rows, columns)
+    def distance(boxes):
+        along, across = axes(boxes)
         return torch.addcmul(along.square(), across, across)
     return distance
 
@@ -236,7 +238,7 @@ def blobs(
     noise = fractal_noise(n, (h, w), generator, largest=min(max(largest, 4.0), float(max(h, w))))
     spread = radius * log_uniform(generator, n, low=0.5, high=3.0)
     hill = distance_squared(foreground if centres is None else centres, generator, unit=spread)
-    return cut_field(lambda *at: noise(*at).sub_(hill(*at).log1p_(), alpha=2), foreground, area)
+    return cut_field(lambda boxes: noise(boxes).sub_(hill(boxes).log1p_(), alpha=2), foreground, area)
 
 # %% ../nbs/api/10_shapes.ipynb #4ee26155
 def chips(
@@ -256,7 +258,7 @@ def spots(
     "One to three ellipses of different sizes."
     ellipses = [(distance_squared(foreground, generator), log_uniform(generator, len(area), 1, 1, low=1.0, high=9.0))
                 for _ in range(1 + int(uniform(generator, 1, high=3.0)))]
-    return cut_field(lambda *at: -reduce(torch.minimum, [distance(*at) * weight for distance, weight in ellipses]), foreground, area)
+    return cut_field(lambda boxes: -reduce(torch.minimum, [distance(boxes) * weight for distance, weight in ellipses]), foreground, area)
 
 # %% ../nbs/api/10_shapes.ipynb #c556872d
 def rectangles(
@@ -271,7 +273,7 @@ def rectangles(
     stretch = log_uniform(generator, n, low=ratio[0], high=ratio[1]).sqrt()
     angle = uniform(generator, n, high=math.pi) if turned else math.pi / 2 * (uniform(generator, n) < 0.5)
     axes = turned_axes(place, angle, stretch)
-    return cut_field(lambda *at: -torch.maximum(*(part.abs() for part in axes(*at))), foreground, area)
+    return cut_field(lambda boxes: -torch.maximum(*(part.abs() for part in axes(boxes))), foreground, area)
 
 # %% ../nbs/api/10_shapes.ipynb #ce7e2369
 def cell_order(

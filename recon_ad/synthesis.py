@@ -128,9 +128,8 @@ def marked_mean(
     change: Float[Tensor, 'n h w'],  # signed, in units of the full grey range
 ) -> Float[Tensor, 'n 1 1']:         # in the same unit; 0 where nothing is visible
     "Mean absolute change over the pixels that change visibly."
-    seen = F.hardshrink(change, VISIBLE * (1 - 1e-6))
-    total, count = (torch.linalg.vector_norm(seen, order, dim=(1, 2), keepdim=True) for order in (1, 0))
-    return total / count.clamp(min=1)
+    seen = F.hardshrink(change, VISIBLE * (1 - 1e-6)).abs_()
+    return seen.sum((1, 2), keepdim=True) / seen.sign().sum((1, 2), keepdim=True).clamp_(min=1)
 
 # %% ../nbs/api/14_synthesis.ipynb #fddf8407
 def settle(
@@ -142,14 +141,14 @@ def settle(
     keeps_faint: bool = False,          # let changes below `VISIBLE` stay, unmarked: for noise
 ) -> Float[Tensor, 'n h w']:            # the change that is carried out
     "The change at the wanted contrast, within the grey range, and visible."
-    contrast, top = contrast[:, None, None] / 255, torch.linalg.vector_norm(change, torch.inf, dim=(1, 2), keepdim=True)
-    change = change * (VISIBLE / top.clamp(min=1e-3)).clamp(min=1)  # so that its mean can be measured
+    contrast, top = contrast[:, None, None] / 255, change.abs().amax((1, 2), keepdim=True)
+    change = change * (VISIBLE / top.clamp_(min=1e-3)).clamp_(min=1)  # so that its mean can be measured
     own = marked_mean(change)
     wanted = torch.minimum(contrast, own).clamp(min=least / 255)
     for _ in range(3):  # pixels fall below the visible limit, and the mean of the others rises
         change = change * (wanted / own.clamp(min=VISIBLE))
         own = marked_mean(change)
-    after = (image + change).clamp(0, 1)
+    after = (image + change).clamp_(0, 1)
     # whatever has come to nothing becomes a tone on the side of the grey range that has room
     lost = marked_mean(after - image) < 0.75 * least / 255
     if bool(lost.any()):
