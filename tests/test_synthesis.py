@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import Generator
 
+from recon_ad import synthesis
+from recon_ad.shapes import Boxes
 from recon_ad.synthesis import PRESETS, SYNTHESES, VISIBLE, Damage, Damaged, Kind, Term, parse_damage, preview_damage, soft_mask
 
 SIZES = [(176, 976), (256, 256), (97, 131)]
@@ -90,6 +92,16 @@ def test_an_image_without_foreground_stays_as_it_is(name):
     damaged = SYNTHESES[name](images, Generator().manual_seed(2), part)
     assert torch.equal(damaged.image[1], images[1]) and not damaged.mask[1].any()
     assert damaged.mask[0].any() and damaged.mask[2].any()
+
+
+@pytest.mark.parametrize('name', sorted(SYNTHESES.keys() - {'cutpaste'}))  # the centre of a rectangle may lie between two pixels, where rounding decides
+def test_a_box_around_the_shape_saves_time_and_changes_nothing(name, monkeypatch):
+    images, part, around = normal_images(3, (176, 256)), a_part(3, (176, 256)), synthesis.boxes_around
+    boxed = SYNTHESES[name](images, Generator().manual_seed(1), part)
+    monkeypatch.setattr(synthesis, 'boxes_around', lambda cover, **wide: Boxes.whole(3, (176, 256)) if wide else around(cover))
+    whole = SYNTHESES[name](images, Generator().manual_seed(1), part)
+    assert (boxed.image - whole.image).abs().max() < VISIBLE + 1e-4  # rounding may take a pixel over the limit of visibility
+    assert (boxed.mask != whole.mask).sum() <= 3
 
 
 @EACH_KIND
