@@ -62,6 +62,8 @@ class DetectorSettings:
             foreground=(self.foreground in ("auto", "object", "texture"), "auto, object or texture"), damage_probability=(0 <= self.damage_probability <= 1, "in [0, 1]"),
             top=(self.top >= 1, ">= 1"), held_out_share=(0 < self.held_out_share < 1, "in (0, 1)"), false_alarm_rate=(0 < self.false_alarm_rate < 1, "in (0, 1)"),
         )
+        crop = self.training.crop
+        check_ranges(self.training, crop=(not crop or all(part <= whole for part, whole in zip(crop, self.size)), f"within the size {self.size}"))
 
     def changed(self, **changes) -> "DetectorSettings":
         "The same with some settings changed, those of the training included."

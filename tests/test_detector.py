@@ -236,7 +236,7 @@ class TestCommand:
 
     @pytest.mark.parametrize("words, message", [
         (["--false-alarm-rate", "0"], "must be in (0, 1), got 0.0"), (["--held-out-share", "1"], "must be in (0, 1), got 1.0"), (["--sigma", "-1"], "must be >= 0 pixels, got -1.0"),
-        (["--minutes", "0"], "minutes above 0"), (["--size", "0x10"], "HEIGHTxWIDTH"), (["--crop", "9"], "HEIGHTxWIDTH"), (["--steps", "0"], "must be >= 1, got 0"),
+        (["--minutes", "0"], "minutes above 0"), (["--size", "0x10"], "HEIGHTxWIDTH"), (["--crop", "9"], "HEIGHTxWIDTH"), (["--crop", "64x32", "--size", "32x96"], "crop out of range, must be within the size"), (["--steps", "0"], "must be >= 1, got 0"),
         (["--fit-mode", "squeeze"], "squeeze"), (["--architecture", "unit"], "unit"), (["--foreground", "thing"], "thing"), (["--device", "gpu"], "got 'gpu'"), (["--device", "cuda:99"], "not in this machine"),
     ], ids=lambda value: "_".join(value) if isinstance(value, list) else "")
     def test_a_wrong_value_is_one_line_before_anything_is_read(self, tmp_path, capsys, words, message):
