@@ -1,6 +1,7 @@
 """How fast damage is made: against the network that learns from it, and against the usual pipeline of one image at a time.
 
     python benchmarks/synthesis.py            # 2 threads, both sizes, about a minute on a quiet machine
+    python benchmarks/synthesis.py --batch 64 # larger batches: more images share a kind of damage, and its operations
     python benchmarks/synthesis.py --json
 
 All contestants of a size run in one process, one after the other in each round, so that a noisy machine is noisy for all; a ratio is the median over rounds of the
@@ -23,7 +24,7 @@ from recon_ad.architectures import build_model
 from recon_ad.synthesis import PRESETS, parse_damage
 from recon_ad.training import mixed_precision, pick_precision
 
-SHAPES = ((8, 1, 256, 256), (8, 1, 176, 976))
+SIZES = ((256, 256), (176, 976))
 LIMITS = {'training step': 5.0, 'numpy Perlin and paste': 20.0}  # how many times as fast damage has to be
 
 
@@ -76,7 +77,8 @@ def perlin_and_paste(images: np.ndarray, random: np.random.Generator, textures: 
 def contestants(shape: tuple[int, ...], folder: Path) -> dict:
     "What is timed: name -> function that works on one batch."
     photo = torch.from_numpy(np.tile(data.gravel(), (1, 2))).float() / 255
-    images = torch.stack([photo[9 * k:9 * k + shape[2], 5 * k:5 * k + shape[3]] for k in range(shape[0])])[:, None]
+    corners = [(9 * k % (513 - shape[2]), 5 * k % (1025 - shape[3])) for k in range(shape[0])]
+    images = torch.stack([photo[top:top + shape[2], left:left + shape[3]] for top, left in corners])[:, None]
     numpy_images, random, textures = images[:, 0].numpy(), np.random.default_rng(0), [folder / f"{photo.__name__}.jpg" for photo in (data.brick, data.grass, data.gravel)]
     for path in textures: Image.fromarray(getattr(data, path.stem)()).save(path, quality=90)
     model, generator, cpu = build_model().to(memory_format=torch.channels_last), torch.Generator().manual_seed(0), torch.device('cpu')
@@ -108,17 +110,18 @@ def measure(shape: tuple[int, ...], rounds: int, least: float) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--threads', type=int, default=2, help='of torch')
+    parser.add_argument('--batch', type=int, default=8, help='images in a batch')
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--least', type=float, default=0.5, help='seconds of one turn of one contestant')
     parser.add_argument('--json', action='store_true', help='print one JSON object instead of a table')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    result, missed = {'threads': args.threads, 'torch': torch.__version__}, []
-    for shape in SHAPES:
-        seconds, size = measure(shape, args.rounds, args.least), f"{shape[2]} x {shape[3]}"
+    result, missed = {'threads': args.threads, 'batch': args.batch, 'torch': torch.__version__}, []
+    for height, width in SIZES:
+        seconds, size = measure((args.batch, 1, height, width), args.rounds, args.least), f"{height} x {width}"
         result[size] = rows = {}
         for name, times in seconds.items():
-            rows[name] = {'images_a_second': shape[0] / statistics.median(times)}
+            rows[name] = {'images_a_second': args.batch / statistics.median(times)}
             if not name.startswith('damage'): continue
             for other, limit in LIMITS.items():
                 ratio = statistics.median(b / a for a, b in zip(times, seconds[other]))
@@ -127,7 +130,7 @@ def main() -> int:
     if args.json: print(json.dumps(result))
     else:
         for size, rows in ((key, value) for key, value in result.items() if isinstance(value, dict)):
-            print(f"\n{size}, batches of {SHAPES[0][0]}, {args.threads} threads")
+            print(f"\n{size}, batches of {args.batch}, {args.threads} threads")
             for name, row in rows.items():
                 ratios = ''.join(f"   {value:6.1f} x {key[6:]}" for key, value in row.items() if key.startswith('times'))
                 print(f"  {name:26}{row['images_a_second']:8.1f} images a second{ratios}")
