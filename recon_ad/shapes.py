@@ -102,7 +102,7 @@ def boxes_around(
 Field = Callable[[Boxes], Float[Tensor, 'n a b']]  # the values in the boxes
 
 # %% ../nbs/api/10_shapes.ipynb #80b4aefa
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def enlargement(
     old: int,                   # numbers along the axis
     new: int,                   # how many there shall be; the first and the last stay where they are
