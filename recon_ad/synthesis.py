@@ -145,9 +145,9 @@ def settle(
     change = change * (VISIBLE / top.clamp_(min=1e-3)).clamp_(min=1)  # so that its mean can be measured
     own = marked_mean(change)
     wanted = torch.minimum(contrast, own).clamp(min=least / 255)
-    for _ in range(3):  # pixels fall below the visible limit, and the mean of the others rises
-        change = change * (wanted / own.clamp(min=VISIBLE))
-        own = marked_mean(change)
+    change = change * (wanted / own.clamp(min=VISIBLE))
+    for _ in range(2):  # pixels fall below the visible limit, and the mean of the others rises
+        change = change * (wanted / marked_mean(change).clamp(min=VISIBLE))
     after = (image + change).clamp_(0, 1)
     # whatever has come to nothing becomes a tone on the side of the grey range that has room
     lost = marked_mean(after - image) < 0.75 * least / 255
@@ -199,10 +199,10 @@ class Kind:
         "The same, but only what changes."
         area, contrast = (log_uniform(generator, len(image), low=low, high=high) for low, high in (self.area, self.contrast))
         cover = self.shape(foreground, area, generator)
-        boxes = boxes_around(cover, margin=12, multiple=4)  # blurs and feathers average over squares of 4 pixels, and reach 12
-        if self.spreads: boxes = Boxes.whole(len(image), tuple(image.shape[2:]))
-        cover, sound, scene = boxes.cut(cover), boxes.cut(image[:, 0]), Scene(image, batch, index, foreground, generator, boxes)
-        change = self.blending(self.content(scene, cover), cover, sound)
+        # blurs and feathers average over squares of 4 pixels, and reach 12
+        boxes = Boxes.whole(len(image), tuple(image.shape[2:])) if self.spreads else boxes_around(cover, margin=12, multiple=4)
+        cover, scene = boxes.cut(cover), Scene(image, batch, index, foreground, generator, boxes)
+        change, sound = self.blending(self.content(scene, cover), cover, scene.sound), scene.sound
         after = (sound + settle(sound, change, cover, contrast, self.contrast[0], self.keeps_faint)).clamp(0, 1)
         return boxes, after, (after - sound).abs() >= VISIBLE * (1 - 1e-5)
 
