@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ARCHITECTURES', 'Reconstruction', 'pad_to_multiple', 'high_pass', 'conv_block', 'DenseCode', 'Residual', 'Bottleneck',
            'Encoder', 'NoSkip', 'ConcatSkip', 'GatedSkip', 'Decoder', 'Autoencoder', 'reconstruct', 'UNet',
-           'GatedAutoencoder', 'build_model', 'count_parameters', 'match_parameters', 'count_macs', 'compare_costs']
+           'GatedAutoencoder', 'MarkingUNet', 'build_model', 'count_parameters', 'match_parameters', 'count_macs',
+           'compare_costs']
 
 # %% ../nbs/api/30_architectures.ipynb #2769dc81
 import math
@@ -22,7 +23,8 @@ class Reconstruction(NamedTuple):
     "What a network makes of a batch: the image it would expect, and what its encoder saw on the way."
     image: Float[Tensor, "n c h w"]                  # the reconstruction; not clamped, near [0, 1]
     features: tuple[Tensor, ...]                     # encoder features, finest level first; level i is (n, c_i, h_i, w_i)
-    logits: Float[Tensor, "n h w"] | None = None     # the segmentation head's map, where the network has one; higher is more anomalous
+    logits: Float[Tensor, "n h w"] | None = None     # of damage, where the network marks it; higher is more anomalous
+    decoded: tuple[Tensor, ...] = ()                 # decoder features, finest level first, of the same sizes as `features`
 
 # %% ../nbs/api/30_architectures.ipynb #4dcd21b7
 def pad_to_multiple(
@@ -194,17 +196,22 @@ class Decoder(nn.Module):
         self.skips = nn.ModuleList(skip(a, normalisation) for a in widths[:-1])
         self.tail = nn.Sequential(nn.Conv2d(widths[0], channels * stem**2, 3, padding=1), nn.PixelShuffle(stem))
 
+    def levels(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        "The decoder's own features at every level, finest first."
+        decoded = [self.bottleneck(features[-1])]
+        for up, skip, encoded in zip(self.up[::-1], self.skips[::-1], features[-2::-1]):
+            decoded.append(skip(up(decoded[-1]), encoded))
+        return tuple(decoded[::-1])
+
     def forward(self, features: tuple[Tensor, ...]) -> Float[Tensor, "n c h w"]:
         "The image that the features describe."
-        decoded = self.bottleneck(features[-1])
-        for up, skip, encoded in zip(self.up[::-1], self.skips[::-1], features[-2::-1]):
-            decoded = skip(up(decoded), encoded)
-        return self.tail(decoded)
+        return self.tail(self.levels(features)[0])
 
 # %% ../nbs/api/30_architectures.ipynb #af7cff27
 class Autoencoder(nn.Module):
     "Convolutional autoencoder without skips: everything passes the bottleneck."
     skip = NoSkip
+    marks = False  # whether the decoder has a second output, the logit of damage
 
     def __init__(
         self,
@@ -220,16 +227,17 @@ class Autoencoder(nn.Module):
         head_width: float | int = 0,           # channels of the segmentation head's finest level; 0 for no head
         channels: int = 1,               # of the image
         channels_out: int | None = None, # of the reconstruction; the image's by default
+        doubling: bool = True,           # whether a halving doubles the channels, or adds `width` to them
     ):
         super().__init__()
         if stem not in (1, 2, 4): raise ValueError(f"{type(self).__name__}: stem must be 1, 2 or 4 pixels, got {stem}")
         if dense_code and image_size is None: raise ValueError(f"{type(self).__name__}: a dense code needs image_size=(height, width)")
         self.multiple, self.cutoff = stem * 2**depth, cutoff
-        widths = [round(width * 2**level) for level in range(depth + 1)]
+        widths = [round(width * (2**level if doubling else level + 1)) for level in range(depth + 1)]
         dense = DenseCode(bottleneck, tuple(-(-side // self.multiple) for side in image_size), dense_code) if dense_code else None
         narrow = Bottleneck(widths[-1], bottleneck, tuple(dilations), normalisation, dense)
         self.encoder = Encoder(channels, widths, stem, normalisation)
-        self.decoder = Decoder(self.skip, narrow, channels_out or channels, widths, stem, normalisation)
+        self.decoder = Decoder(self.skip, narrow, (channels_out or channels) + self.marks, widths, stem, normalisation)
         self.head = UNet(head_width, channels=3 * channels, channels_out=1, normalisation=normalisation) if head_width else None
 
     def encode(self, image: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
@@ -248,11 +256,13 @@ def reconstruct(
     "Encode, decode, cut the padding off; with a segmentation head also its logits."
     height, width = image.shape[-2:]
     features = model.encode(image)
-    answer = model.decoder(features)[..., :height, :width]
-    if model.head is None: return Reconstruction(answer, features)
+    decoded = model.decoder.levels(features)
+    answer = model.decoder.tail(decoded[0])[..., :height, :width]
+    if model.marks: return Reconstruction(answer[:, :-1], features, answer[:, -1], decoded)
+    if model.head is None: return Reconstruction(answer, features, decoded=decoded)
     # the head must not train the reconstruction: its gradient stops here
     seen = torch.cat((image, answer.detach(), (image - answer.detach()).abs()), dim=1)
-    return Reconstruction(answer, features, model.head(seen).image[:, 0])
+    return Reconstruction(answer, features, model.head(seen).image[:, 0], decoded)
 
 # %% ../nbs/api/30_architectures.ipynb #d194d8cf
 class UNet(Autoencoder):
@@ -264,8 +274,26 @@ class GatedAutoencoder(Autoencoder):
     "Autoencoder whose skips are a learned convex mix of encoder and decoder at each pixel. Source: Bauer 2024."
     skip = GatedSkip
 
+# %% ../nbs/api/30_architectures.ipynb #28f8ceb5
+class MarkingUNet(UNet):
+    "U-Net with two outputs of one decoder: the reconstruction, and the logit of damage at each pixel."
+    marks = True
+
+    def __init__(
+        self,
+        width: float | int = 32,                 # channels of the finest level
+        depth: int = 3,                          # halvings after the stem
+        bottleneck: int = 128,                   # channels of the deepest place
+        stem: int = 4,                           # pixels folded into channels before the first convolution: 1, 2 or 4
+        dilations: tuple[int, ...] = (1, 2, 4),  # of the convolutions at the bottleneck
+        doubling: bool = False,                  # whether a halving doubles the channels, or adds `width` to them
+        **options,                               # as of `Autoencoder`
+    ):
+        super().__init__(width, depth, bottleneck, stem, dilations, doubling=doubling, **options)
+        if self.head is not None: raise ValueError("MarkingUNet: it marks by itself; leave head_width at 0")
+
 # %% ../nbs/api/30_architectures.ipynb #927eaf62
-ARCHITECTURES = {"autoencoder": Autoencoder, "unet": UNet, "gated": GatedAutoencoder}
+ARCHITECTURES = {"autoencoder": Autoencoder, "unet": UNet, "gated": GatedAutoencoder, "marking": MarkingUNet}
 
 # %% ../nbs/api/30_architectures.ipynb #59d6aa46
 def build_model(

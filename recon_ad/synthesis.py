@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 
 # %% ../nbs/api/14_synthesis.ipynb #e2266f9b
 from .contents import Scene, background, bend, blur, exchange, fill, grain, light, pepper, photo, piece, ripple, tone, weave
+from .sharpness import soften_change
 from .shapes import Boxes, blobs, boxes_around, cells, chips, cracks, everywhere, log_uniform, rectangles, soften, spots, strokes, uniform
 
 # %% ../nbs/api/14_synthesis.ipynb #5df5f81d
@@ -265,9 +266,14 @@ class Damage:
     probability: float = 0.5       # share of the images that get damaged; the others stay sound
     noise: float = 0.0             # spread of Gaussian noise on all images, in grey levels of 255
     keep_noise: bool = True        # whether the target holds that noise, too
+    times: int = 1                 # how often damage is drawn over the batch, one over the other
+    blur: tuple[float, float] = (0.0, 0.0)  # least and largest blur of every change, in pixels, see `recon_ad.sharpness`
 
     def __str__(self):
-        settings = [f"probability={self.probability:g}"] + ([f"noise={self.noise:g}, keep_noise={self.keep_noise:d}"] if self.noise else [])
+        settings = [f"probability={self.probability:g}"]
+        if self.noise: settings.append(f"noise={self.noise:g}, keep_noise={self.keep_noise:d}")
+        if self.times > 1: settings.append(f"times={self.times}")
+        if self.blur[1]: settings.append(f"blur={self.blur[0]:g}:{self.blur[1]:g}")
         return f"{' + '.join(map(str, self.terms)) or 'none'}; {', '.join(settings)}"
 
     def __call__(
@@ -276,10 +282,26 @@ class Damage:
         generator: Generator,                                 # the one source of chance, on the images' device
         foreground: Bool[Tensor, '*n h w'] | None = None,     # where damage may lie, one for all or one for each; None is everywhere
     ) -> Damaged:                                             # image, mask, target
-        "Damage a share of the images, each by one kind; the others come back as they are."
+        "Damage a share of the images, each by one kind a time; the others come back as they are."
         n, _, h, w = images.shape
         if foreground is None: foreground = torch.ones((h, w), dtype=torch.bool, device=images.device)
-        foreground = foreground.expand(n, h, w)
+        image, mask = images, torch.zeros((n, h, w), dtype=torch.bool, device=images.device)
+        for _ in range(self.times):
+            image, marked = self.draw(image, generator, foreground.expand(n, h, w))
+            mask |= marked
+        if self.blur[1] and bool(mask.any()): image, mask = self.soften(image, images, generator)
+        if not self.noise: return Damaged(image, mask, images)
+        noise = self.noise / 255 * torch.randn(images.shape, generator=generator, device=images.device)
+        return Damaged((image + noise).clamp(0, 1), mask, (images + noise).clamp(0, 1) if self.keep_noise else images)
+
+    def draw(
+        self,
+        images: Float[Tensor, 'n 1 h w'],      # as above
+        generator: Generator,                  # as above
+        foreground: Bool[Tensor, 'n h w'],     # where damage may lie
+    ) -> tuple[Float[Tensor, 'n 1 h w'], Bool[Tensor, 'n h w']]: # the images after damage, and where they were changed
+        "One kind of damage on each of a share of the images."
+        n, _, h, w = images.shape
         image, mask = images.clone(), torch.zeros((n, h, w), dtype=torch.bool, device=images.device)
         count = int(self.probability * n + float(uniform(generator, 1))) if self.terms else 0
         if count:
@@ -293,9 +315,19 @@ class Damage:
                 boxes, part, marked = self.terms[k].kind().parts(images[some], generator, foreground[some], images, index)
                 boxes.put(part, [image[place, 0] for place in places])
                 boxes.put(marked, [mask[place] for place in places])
-        if not self.noise: return Damaged(image, mask, images)
-        noise = self.noise / 255 * torch.randn(images.shape, generator=generator, device=images.device)
-        return Damaged((image + noise).clamp(0, 1), mask, (images + noise).clamp(0, 1) if self.keep_noise else images)
+        return image, mask
+
+    def soften(
+        self,
+        image: Float[Tensor, 'n 1 h w'],      # after damage
+        sound: Float[Tensor, 'n 1 h w'],      # before
+        generator: Generator,                 # as above
+    ) -> tuple[Float[Tensor, 'n 1 h w'], Bool[Tensor, 'n h w']]: # the images with the change as a lens would have shown it, and where it can be seen
+        "Every change blurred as much as the pictures are."
+        change = soften_change((image - sound)[:, 0], self.blur, generator)[:, None]
+        after = (sound + change).clamp(0, 1)
+        seen = (after - sound).abs() >= VISIBLE * (1 - 1e-5)
+        return torch.where(seen, after, sound), seen[:, 0]
 
 # %% ../nbs/api/14_synthesis.ipynb #e37e64dd
 def parse_range(
@@ -309,6 +341,8 @@ def parse_range(
 PRESETS = {
     'texture': '2*mixed + blobs + photos + weaves + 2*cracks + 2*scratches + threads + 2*spots + 2*stains + shades + ripples + blurs + bends + holes + cells',
     'object': '2*patches + blobs + photos + weaves + cracks + scratches + threads + spots + stains + shades + blurs + 2*bends + dents + 3*missing + 2*holes + 2*chips + 2*swaps',
+    'parts': '3*patches(area=0.2%:15%) + 2*mixed(area=0.2%:15%) + blobs + 2*swaps + scratches + spots + stains + missing + bends + cracks',
+    'surfaces': '2*mixed(area=0.2%:15%) + patches(area=0.2%:15%) + blobs + swaps + bends + 3*cracks(area=0.2%:4%, contrast=8:90) + 3*scratches(area=0.2%:4%, contrast=8:90) + threads + spots + stains',
     'strokes': '5*cracks(contrast=8:70) + 4*scratches(contrast=8:70) + threads + 2*spots + 2*stains + 2*mixed + 2*blobs + holes + shades',
 }
 
@@ -340,19 +374,21 @@ def parse_damage(
 ) -> Damage:                     # called on a batch, a generator and a foreground
     "A mixture of damage from its text."
     mixture, _, settings = spec.partition(';')
-    values = {'probability': probability, 'noise': 0.0, 'keep_noise': 1.0}
+    values = {'probability': probability, 'noise': 0.0, 'keep_noise': 1.0, 'times': 1, 'blur': (0.0, 0.0)}
     for setting in filter(str.strip, settings.split(',')):
         key, _, value = (text.strip() for text in setting.partition('='))
         if key not in values: raise ValueError(f"parse_damage: settings are {', '.join(values)}, got {key!r}")
-        values[key] = float(value)
+        values[key] = parse_range(value) if key == 'blur' else float(value)
     if not 0 <= values['probability'] <= 1: raise ValueError(f"parse_damage: probability must lie in [0, 1], got {values['probability']}")
     if values['noise'] < 0: raise ValueError(f"parse_damage: noise must be at least 0 grey levels, got {values['noise']}")
+    if values['times'] < 1 or values['times'] % 1: raise ValueError(f"parse_damage: times must be a whole number from 1 up, got {values['times']}")
+    if not 0 <= values['blur'][0] <= values['blur'][1]: raise ValueError(f"parse_damage: blur must be a rising range of pixels from 0 up, got {values['blur']}")
     merged = {}
     if mixture.strip() != 'none':
         for term in [term for part in mixture.split('+') for term in parse_term(part)]:
             merged[term._replace(weight=1.0)] = merged.get(term._replace(weight=1.0), 0.0) + term.weight
     terms = tuple(term._replace(weight=float(f"{weight:.4g}")) for term, weight in merged.items() if weight > 0)
-    return Damage(terms, values['probability'], values['noise'], bool(values['keep_noise']))
+    return Damage(terms, values['probability'], values['noise'], bool(values['keep_noise']), int(values['times']), values['blur'])
 
 # %% ../nbs/api/14_synthesis.ipynb #d6498437
 def soft_mask(
