@@ -596,6 +596,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'recon_ad.training.pick_precision': ('api/training.html#pick_precision', 'recon_ad/training.py'),
                                    'recon_ad.training.random_crops': ('api/training.html#random_crops', 'recon_ad/training.py'),
                                    'recon_ad.training.read_checkpoint': ('api/training.html#read_checkpoint', 'recon_ad/training.py'),
+                                   'recon_ad.training.relight': ('api/training.html#relight', 'recon_ad/training.py'),
                                    'recon_ad.training.run_identity': ('api/training.html#run_identity', 'recon_ad/training.py'),
                                    'recon_ad.training.save_checkpoint': ('api/training.html#save_checkpoint', 'recon_ad/training.py'),
                                    'recon_ad.training.step_generator': ('api/training.html#step_generator', 'recon_ad/training.py'),

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['check_ranges', 'TrainingSettings', 'pick_device', 'pick_precision', 'mixed_precision', 'step_generator',
-           'batch_indices', 'augment', 'random_crops', 'one_cycle', 'TrainingData', 'save_checkpoint', 'run_identity',
-           'read_checkpoint', 'load_checkpoint', 'interrupts_kept', 'training_loss', 'take_step', 'train',
-           'steps_within']
+           'batch_indices', 'augment', 'relight', 'random_crops', 'one_cycle', 'TrainingData', 'save_checkpoint',
+           'run_identity', 'read_checkpoint', 'load_checkpoint', 'interrupts_kept', 'training_loss', 'take_step',
+           'train', 'steps_within']
 
 # %% ../nbs/api/40_training.ipynb #46bbfdac
 import hashlib
@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 from .architectures import Autoencoder
 from .data import to_float
 from .losses import CompositeLoss
+from .marking import MARKING_LOSSES, soft_label
 
 # %% ../nbs/api/40_training.ipynb #81da2e3d
 def check_ranges(
@@ -55,6 +56,9 @@ class TrainingSettings:
     rotation: float = 0.0                   # largest random turn, in degrees; the mission allows 5
     scale: float = 0.0                      # largest random change of size, as a share; the mission allows 0.05
     head_weight: float = 1.0                # of the segmentation head's loss, where the network has a head
+    light: float = 0.0                      # largest random change of the light: gain as a share, and half as much offset
+    marking: str = "bce"                    # loss of the logits of a network that marks: a name in MARKING_LOSSES
+    marking_weight: float = 4.0             # of that loss, in terms of the reconstruction's
     precision: str = "auto"                 # "auto", "bfloat16" or "float32"
     seed: int = 0
 
@@ -64,6 +68,7 @@ class TrainingSettings:
             weight_decay=(self.weight_decay >= 0, ">= 0"), warm_up=(0 <= self.warm_up < 1, "in [0, 1)"), clip=(self.clip > 0, "> 0"),
             crop=(not self.crop or min(self.crop) >= 1, "None or (height, width) >= 1 pixel"), flips=(set(self.flips) <= set("hv"), "'h', 'v', 'hv' or ''"),
             rotation=(0 <= self.rotation <= 180, "in [0, 180] degrees"), scale=(0 <= self.scale < 1, "a share in [0, 1)"),
+            light=(0 <= self.light < 1, "a share in [0, 1)"), marking=(self.marking in MARKING_LOSSES, " or ".join(MARKING_LOSSES)), marking_weight=(self.marking_weight >= 0, ">= 0"),
             precision=(self.precision in ("auto", "bfloat16", "float32"), "auto, bfloat16 or float32"),
         )
 
@@ -142,6 +147,16 @@ def augment(
     grid = F.affine_grid(turn, list(image.shape), align_corners=False)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
 
+# %% ../nbs/api/40_training.ipynb #e291dc3f
+def relight(
+    image: Float[Tensor, "n 1 h w"],  # in [0, 1]
+    generator: torch.Generator,
+    light: float,                     # largest change of the gain, as a share; the offset changes by half as much of the gray range
+) -> Float[Tensor, "n 1 h w"]:        # in [0, 1]
+    "Each image as if its lamp had been a little stronger or weaker."
+    draw = lambda: 2 * torch.rand(len(image), 1, 1, 1, generator=generator, device=image.device) - 1
+    return ((image - 0.5) * (1 + light * draw()) + 0.5 + 0.5 * light * draw()).clamp(0, 1)
+
 # %% ../nbs/api/40_training.ipynb #2ab3e4ba
 def random_crops(
     image: Float[Tensor, "n c h w"],
@@ -190,6 +205,7 @@ class TrainingData:
         if settings.crop: stack = random_crops(stack, settings.crop, generator)
         stack = augment(stack, generator, settings.rotation, settings.scale, settings.flips)
         image, foreground, region = stack[:, :1], stack[:, 1] > 0.5, stack[:, 2] > 0.5
+        if settings.light: image = relight(image, generator, settings.light)
         weight = None if self.region is None else region.float()
         if self.damage is None: return image, image, torch.zeros_like(foreground), weight, indices
         damaged = self.damage(image, generator, foreground=foreground & region)
@@ -263,7 +279,11 @@ def training_loss(
     given, wanted, mask, weight, indices = batch
     with mixed_precision(given.device, dtype): answer = model(given)
     total, terms = loss(answer.image.float(), wanted, weight)
-    if answer.logits is not None:
+    if model.marks:
+        label = soft_label(given, wanted, mask)
+        terms["marking"] = MARKING_LOSSES[settings.marking](answer.logits.float(), label, mask, weight)
+        total = total + settings.marking_weight * terms["marking"]
+    elif answer.logits is not None:
         # damage covers a few percent of the pixels: each class has an equal say
         share = mask.float().mean().clamp(1e-4, 1 - 1e-4)
         balance = torch.where(mask, 0.5 / share, 0.5 / (1 - share)) * (1 if weight is None else weight)
