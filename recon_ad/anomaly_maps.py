@@ -23,7 +23,8 @@ class Observation(NamedTuple):
     reconstruction: Float[Tensor, "n 1 h w"]         # what the network made of it
     features: tuple[Tensor, ...]                     # the encoder's view of the image, finest level first
     features_reconstruction: tuple[Tensor, ...]      # the encoder's view of the reconstruction
-    logits: Float[Tensor, "n h w"] | None = None     # of the segmentation head, where there is one
+    logits: Float[Tensor, "n h w"] | None = None     # of damage, where the network marks it
+    decoded: tuple[Tensor, ...] = ()                 # the decoder's own features, finest level first
 
 # %% ../nbs/api/50_anomaly_maps.ipynb #c4c0f215
 def smooth(

@@ -115,12 +115,13 @@ def experiment_problems(
         "top": (draft.top >= 1, "be at least 1 pixel"),
         "sigma": (draft.sigma >= 0, "be at least 0 pixels"),
         "score": ("segmentation" not in draft.score or dict(draft.architecture_options).get("head_width"), "do without segmentation, or architecture_options hold a head_width"),
+        "marking": ("marking" not in draft.score or draft.architecture == "marking", "not be asked of this score: its architecture is no marking one"),
         "crop": (not draft.crop or all(part <= whole for part, whole in zip(draft.crop, draft.size)), f"fit into {draft.size}"),
     }
     problems = [f"{name} must {rule}, got {getattr(draft, name)!r}" for name, (holds, rule) in rules.items() if not holds]
     checks = {
         "loss": lambda: parse_loss(draft.loss),
-        "damage": lambda: parse_damage(draft.damage or "none", draft.damage_probability),
+        "damage": lambda: draft.damage == "auto" or parse_damage(draft.damage or "none", draft.damage_probability),
         "exam": lambda: parse_damage(draft.exam),
         "score": lambda: parse_scores(draft.score),
         "training": lambda: TrainingSettings(**{field.name: getattr(draft, field.name) for field in dataclasses.fields(TrainingSettings) if hasattr(draft, field.name)}),
@@ -155,6 +156,9 @@ class Experiment:
     warm_up: float = 0.1                     # share of the steps with a rising learning rate
     clip: float = 1.0                        # largest norm of the gradient
     head_weight: float = 1.0                 # of the segmentation head's loss, where the network has a head
+    light: float = 0.0                       # largest random change of the light in training, as a share
+    marking: str = "bce"                     # loss of a network that marks, see `recon_ad.marking`
+    marking_weight: float = 4.0              # of that loss, in terms of the reconstruction's
     precision: str = "auto"                  # float32, bfloat16, or auto: what the device is fastest in
     held_out_share: float = 0.15             # share of the normal training images kept for calibration
     score: str = "residual + latent"         # the mixture of views called `fused`, see `recon_ad.scores.parse_scores`
@@ -230,7 +234,8 @@ def detector_settings(
 ) -> dict:  # keyword arguments of `Detector`
     "What a detector is told, with all the views that its network can give."
     options = dict(experiment.architecture_options)
-    views = [view for view in SCORES if view != "segmentation" or options.get("head_width")]
+    possible = {"segmentation": options.get("head_width"), "marking": getattr(ARCHITECTURES[experiment.architecture], "marks", False)}
+    views = [view for view in SCORES if possible.get(view, True)]
     own = {field.name: getattr(experiment, field.name) for field in dataclasses.fields(experiment) if field.name in {f.name for f in dataclasses.fields(DetectorSettings)}}
     training = {field.name: getattr(experiment, field.name) for field in dataclasses.fields(TrainingSettings)}
     return own | training | {"fit_mode": experiment.fit, "architecture_options": options, "damage": experiment.damage or "none", "score": " + ".join(views)}

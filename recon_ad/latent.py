@@ -86,8 +86,11 @@ class LatentNormality(nn.Module):
         self,
         levels: tuple[int, ...] = (1, 2),  # of the encoder, 0 is the stem
         shrinkage: float = 0.1,            # share of the covariance that is replaced by its diagonal's mean, in [0, 1]
+        decoder: bool = False,             # look at the decoder's features instead of the encoder's
+        per_pixel: bool = True,            # one mean for each place; False: one for all, for textures without fixed places
     ):
         super().__init__()
+        self.decoder, self.per_pixel = decoder, per_pixel
         if not 0 <= shrinkage <= 1: raise ValueError(f"LatentNormality: shrinkage must lie in [0, 1], got {shrinkage}")
         self.levels, self.shrinkage, self.count = tuple(levels), shrinkage, 0
         for level in self.levels:
@@ -95,15 +98,23 @@ class LatentNormality(nn.Module):
             self.register_buffer(f"whiten_{level}", torch.zeros(0))
         self.scatter = {}
 
+    def features(self, seen: Observation) -> tuple[Tensor, ...]:
+        "The levels that are looked at, finest first."
+        if not self.decoder: return seen.features
+        if not seen.decoded: raise ValueError("LatentNormality: decoder=True needs the decoder's features, and this observation has none")
+        return seen.decoded
+
     def fit_batch(self, seen: Observation) -> None:
         "Learn mean and covariance from a batch of normal images (memory: one mean map and one C x C matrix a level)."
         n = len(seen.image)
         for level in self.levels:
-            values = seen.features[level].float()
+            values = self.features(seen)[level].float()
             mean = getattr(self, f"mean_{level}") if self.count else values.mean(0)
             # Welford's update, over images, at every place: stable however many images there are
+            if not self.per_pixel: mean = mean.mean((1, 2), keepdim=True)
             before = values - mean
             mean = mean + before.sum(0) / (self.count + n) if self.count else mean
+            if not self.per_pixel: mean = mean.mean((1, 2), keepdim=True)
             scatter = torch.einsum("nchw,ndhw->cd", before, values - mean) / values[0, 0].numel()
             self.scatter[level] = self.scatter.get(level, 0) + scatter
             setattr(self, f"mean_{level}", mean)
@@ -115,7 +126,7 @@ class LatentNormality(nn.Module):
         "Squared distance per channel at each pixel, summed over levels."
         size, total = tuple(seen.image.shape[-2:]), 0
         for level in self.levels:
-            values = seen.features[level].float()
+            values = self.features(seen)[level].float()
             whitened = F.conv2d(values - getattr(self, f"mean_{level}"), getattr(self, f"whiten_{level}")[:, :, None, None])
             total = total + to_image_size(whitened.square().mean(dim=1), size, feature_stride(values, size))
         return total

@@ -52,7 +52,7 @@ class TrainingSettings:
     warm_up: float = 0.1                    # share of the steps with a rising learning rate; it falls as a cosine afterwards
     clip: float = 1.0                       # largest norm of the gradient
     crop: tuple[int, int] | None = None     # (height, width) of random crops; None trains on full frames
-    flips: str = ""                         # "h" mirrors left and right, "v" up and down, "hv" both; only where parts may come so
+    flips: str = ""                         # "h" mirrors left and right, "v" up and down, "hv" both; "auto": a detector looks at the images
     rotation: float = 0.0                   # largest random turn, in degrees; the mission allows 5
     scale: float = 0.0                      # largest random change of size, as a share; the mission allows 0.05
     head_weight: float = 1.0                # of the segmentation head's loss, where the network has a head
@@ -66,7 +66,7 @@ class TrainingSettings:
         check_ranges(
             self, steps=(self.steps >= 1, ">= 1"), batch_size=(self.batch_size >= 1, ">= 1"), learning_rate=(self.learning_rate > 0, "> 0"),
             weight_decay=(self.weight_decay >= 0, ">= 0"), warm_up=(0 <= self.warm_up < 1, "in [0, 1)"), clip=(self.clip > 0, "> 0"),
-            crop=(not self.crop or min(self.crop) >= 1, "None or (height, width) >= 1 pixel"), flips=(set(self.flips) <= set("hv"), "'h', 'v', 'hv' or ''"),
+            crop=(not self.crop or min(self.crop) >= 1, "None or (height, width) >= 1 pixel"), flips=(self.flips == "auto" or set(self.flips) <= set("hv"), "'h', 'v', 'hv', 'auto' or ''"),
             rotation=(0 <= self.rotation <= 180, "in [0, 180] degrees"), scale=(0 <= self.scale < 1, "a share in [0, 1)"),
             light=(0 <= self.light < 1, "a share in [0, 1)"), marking=(self.marking in MARKING_LOSSES, " or ".join(MARKING_LOSSES)), marking_weight=(self.marking_weight >= 0, ">= 0"),
             precision=(self.precision in ("auto", "bfloat16", "float32"), "auto, bfloat16 or float32"),
