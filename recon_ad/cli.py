@@ -115,12 +115,12 @@ def rate_note(
 def train(arguments: argparse.Namespace) -> int:
     "`recon_ad train FOLDER DETECTOR`."
     from recon_ad.data import fit_mask, list_samples, read_mask
-    from recon_ad.detector import Detector, evaluate_detector
-    from recon_ad.foreground import fit_foreground
+    from recon_ad.detector import Detector, evaluate_detector, read_off, recipe
     from recon_ad.held_out import choose_score
     exam = arguments.score == "exam"
     changes = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None and not (exam and name == "score")}
-    detector = Detector(device=arguments.device, **changes)
+    if changes.get("architecture", "marking") != "marking": changes = {"score": "residual + latent"} | changes
+    detector = Detector(device=arguments.device, **recipe(arguments.recipe, arguments.size or (176, 976)) | changes)
     arguments.detector.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is told now
     samples, asked = list_samples(arguments.folder, skip_broken=arguments.skip_broken), detector.settings
     normal, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
@@ -128,10 +128,9 @@ def train(arguments: argparse.Namespace) -> int:
     if note := shape_note(normal, asked.size, asked.fit_mode): print(note, flush=True)
     region = fit_mask(read_mask(arguments.region), asked.size, asked.fit_mode) if arguments.region else None
     good = detector.images(normal)
-    if arguments.damage is None:
-        foreground = fit_foreground(good, asked.foreground)
-        detector.settings = asked.changed(damage=foreground.kind, foreground=foreground.kind)
-        print(f"foreground: {foreground}\ndamage in training: {foreground.kind} (--damage none trains on clean images)", flush=True)
+    if "auto" in (asked.damage, asked.training.flips):
+        detector.settings = asked = read_off(asked, good)
+        print(f"damage in training: {asked.damage}; mirrored: {asked.training.flips or 'no'} (read off the good images)", flush=True)
     detector.fit(good, region, None if arguments.minutes is None else 60 * arguments.minutes, arguments.resume, not arguments.quiet)
     if exam: choose_score(detector, good)
     settings = detector.settings
@@ -295,11 +294,11 @@ def phases(arguments: argparse.Namespace) -> int:  # 0: all went well, 1: some f
 SETTINGS = {  # the detector's settings that the command line offers: name -> (type or choices, help)
     "size": (parse_size, "HEIGHTxWIDTH that the network works at (default 176x976)"),
     "fit_mode": (("stretch", "pad", "crop"), "how an image is brought to that size (default stretch)"),
-    "architecture": (("autoencoder", "unet", "gated"), "of the network (default autoencoder)"),
+    "architecture": (("autoencoder", "unet", "gated", "marking"), "of the network (default marking)"),
     "loss": (str, "for example 'mse + 0.5*ssim'"),
-    "damage": (str, "a preset (texture, object, strokes), kinds with weights such as '0.5*cracks + stains', or none; by default texture or object, as the good images look"),
+    "damage": (str, "a preset (parts, surfaces, texture, object, strokes), kinds with weights such as '0.5*cracks + stains', or none; by default parts or surfaces, as sharp as the good images look"),
     "foreground": (("auto", "object", "texture"), "where damage falls: on the part (object), or everywhere (texture); auto, the default, looks at the good images"),
-    "score": (str, "views and their weights (default 'residual + latent'), or exam: held-out damage chooses, which was no better on average"),
+    "score": (str, "views and their weights (default marking; 'residual + latent' for a network that does not mark), or exam: held-out damage chooses, which was no better on average"),
     "sigma": (float, "smoothing of the maps, in pixels"),
     "false_alarm_rate": (float, "share of good parts that may be called defective (default 0.01)"),
     "held_out_share": (float, "share of the good images that only set units and threshold (default 0.15)"),
@@ -329,6 +328,7 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("folder", type=Path, help="has train/good, and perhaps test/ and ground_truth/")
     one.add_argument("detector", type=parse_detector, help="file to write, ends in .safetensors")
     for name, (kind, about) in SETTINGS.items(): one.add_argument(f"--{name.replace('_', '-')}", help=about, **({"choices": kind} if isinstance(kind, tuple) else {"type": kind}))
+    one.add_argument("--recipe", choices=("fast", "best"), default="best", help="fast trains for about 5 minutes on two cores, best for about 30 (default best)")
     one.add_argument("--minutes", type=parse_minutes, help="train for about so long instead of a number of steps")
     one.add_argument("--region", type=Path, help="image whose white pixels are the region of interest")
     one.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="file that keeps the training's state, on Ctrl-C too, and from which the same command goes on")

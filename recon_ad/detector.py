@@ -106,6 +106,8 @@ class Detector:
         s = self.settings
         parse_loss(s.loss)
         if s.damage != "auto": parse_damage(s.damage or "none", s.damage_probability)  # wrong text is told now, not after loading images
+        if s.damage in ("", "none") and "marking" in s.score:
+            raise ValueError("Detector: a network learns marking from damage alone; name some, or leave marking out of the score")
         self.model_ = build_model(s.architecture, s.training.seed, **s.architecture_options).to(self.device, memory_format=torch.channels_last).eval()
         self.score_ = Score(s.score, s.sigma, places=s.places).to(self.device)
         self.threshold_, self.false_alarm_rate_, self.region_ = math.nan, math.nan, None
