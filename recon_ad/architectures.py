@@ -217,7 +217,7 @@ class Autoencoder(nn.Module):
         self,
         width: float | int = 24,               # channels of the finest level; doubled at each halving
         depth: int = 3,                  # halvings after the stem
-        bottleneck: int = 256,           # channels of the place that everything passes; fewer blur more
+        bottleneck: int = 256,           # channels of the place that everything passes; fewer blur more; 0: the deepest level's
         stem: int = 2,                   # pixels folded into channels before the first convolution: 1, 2 or 4
         dilations: tuple[int, ...] = (), # of the convolutions at the bottleneck
         cutoff: float = 0.0,             # high-pass of the input, in cycles per 256 pixels; 0 for none
@@ -234,6 +234,7 @@ class Autoencoder(nn.Module):
         if dense_code and image_size is None: raise ValueError(f"{type(self).__name__}: a dense code needs image_size=(height, width)")
         self.multiple, self.cutoff = stem * 2**depth, cutoff
         widths = [round(width * (2**level if doubling else level + 1)) for level in range(depth + 1)]
+        bottleneck = bottleneck or widths[-1]
         dense = DenseCode(bottleneck, tuple(-(-side // self.multiple) for side in image_size), dense_code) if dense_code else None
         narrow = Bottleneck(widths[-1], bottleneck, tuple(dilations), normalisation, dense)
         self.encoder = Encoder(channels, widths, stem, normalisation)
@@ -283,7 +284,7 @@ class MarkingUNet(UNet):
         self,
         width: float | int = 32,                 # channels of the finest level
         depth: int = 3,                          # halvings after the stem
-        bottleneck: int = 128,                   # channels of the deepest place
+        bottleneck: int = 0,                     # channels of the deepest place; 0: as many as the deepest level
         stem: int = 4,                           # pixels folded into channels before the first convolution: 1, 2 or 4
         dilations: tuple[int, ...] = (1, 2, 4),  # of the convolutions at the bottleneck
         doubling: bool = False,                  # whether a halving doubles the channels, or adds `width` to them
