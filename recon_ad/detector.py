@@ -34,7 +34,7 @@ from .losses import parse_loss
 from .metrics import Evaluation, evaluate
 from .scores import Score
 from .synthesis import parse_damage
-from .training import TrainingData, TrainingSettings, check_ranges, mixed_precision, pick_device, pick_precision, read_checkpoint, train
+from .training import ThreadChoice, TrainingData, TrainingSettings, check_ranges, mixed_precision, pick_device, pick_precision, read_checkpoint, train
 
 # %% ../nbs/api/80_detector.ipynb #9c66b521
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ def fit(
     seconds: float | None = None,              # train for so long instead of `steps`; the steps made are kept in the settings. A checkpoint that counts steps goes on counting
     checkpoint: Path | None = None,            # file that an interrupted training goes on from, and that keeps its state
     progress: bool = True,                     # show a bar
+    threads: int | str | None = "auto",        # that compute on a CPU: a number, for the same weights again; None for PyTorch's own; "auto" measures which is fastest
 ) -> Detector:                                 # itself, fitted
     "Hold images out, train on the rest, calibrate on those held out."
     if seconds is not None and not 0 < seconds < math.inf:
@@ -188,9 +189,13 @@ def fit(
     if seconds is not None and checkpoint and Path(checkpoint).exists():
         begun = read_checkpoint(Path(checkpoint))
         if "seconds" not in begun["identity"]: seconds, s = None, s.changed(steps=begun["settings"]["steps"])
-    self.history_ = train(self.model_, data, parse_loss(s.loss), s.training, str(self.device), checkpoint, progress=progress, seconds=seconds)
-    self.settings = s.changed(steps=self.history_[-1]["step"])
-    return self.calibrate(training, images[held_out])
+    with ThreadChoice(threads if self.device.type == "cpu" else None) as choice:
+        self.history_ = train(
+            self.model_, data, parse_loss(s.loss), s.training, str(self.device), checkpoint,
+            progress=progress, seconds=seconds, threads=choice,
+        )
+        self.settings = s.changed(steps=self.history_[-1]["step"])
+        return self.calibrate(training, images[held_out])
 
 # %% ../nbs/api/80_detector.ipynb #d68a222f
 def spread(

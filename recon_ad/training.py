@@ -6,7 +6,7 @@
 __all__ = ['check_ranges', 'TrainingSettings', 'pick_device', 'pick_precision', 'mixed_precision', 'step_generator',
            'batch_indices', 'augment', 'random_crops', 'one_cycle', 'Clock', 'TrainingData', 'save_checkpoint',
            'run_identity', 'read_checkpoint', 'load_checkpoint', 'interrupts_kept', 'training_loss', 'take_step',
-           'training_bar', 'show_step', 'history_row', 'go_on', 'train']
+           'training_bar', 'show_step', 'history_row', 'go_on', 'ThreadChoice', 'train']
 
 # %% ../nbs/api/40_training.ipynb #46bbfdac
 import hashlib
@@ -412,6 +412,68 @@ def go_on(
     clock.start(state["step"], **state.get("clock", {}))
     return state["history"], {name: value.to(device) for name, value in state["sums"].items()}
 
+# %% ../nbs/api/40_training.ipynb #c10c0012
+class ThreadChoice:
+    "The number of threads that makes the fastest steps, found by timing the steps of a run; put back at the end."
+    def __init__(
+        self,
+        threads: int | str | None = "auto",  # a number; None for PyTorch's own; "auto" measures all, all but one, and one
+        window: float = 0.4,                 # seconds that each number is tried, with two steps unless one takes four times as long
+    ):
+        if threads not in (None, "auto") and not (isinstance(threads, int) and threads >= 1):
+            raise ValueError(f"ThreadChoice: threads must be a number >= 1, 'auto' or None, got {threads!r}")
+        self.before, self.window = torch.get_num_threads(), window
+        if threads == "auto": self.counts = sorted({self.before, max(1, self.before - 1), 1}, reverse=True)
+        else: self.counts = [threads or self.before]
+        self.since = self.cost = 0.0
+
+    def __enter__(self) -> "ThreadChoice":
+        self.before = torch.get_num_threads()
+        self.measure()
+        return self
+
+    def __exit__(self, *error) -> None: torch.set_num_threads(self.before)
+
+    def measure(self) -> None:
+        "Begin to try every number."
+        self.untried, self.medians, self.times, self.cost = list(self.counts), {}, [], 0.0
+        torch.set_num_threads(self.counts[0])
+
+# %% ../nbs/api/40_training.ipynb #c10c0014
+@patch
+def tell(
+    self: ThreadChoice,
+    seconds: float,      # that the latest step took
+) -> None:
+    "Take note of a step; choose, or look again, when it is time."
+    if len(self.counts) == 1: return
+    self.times.append(seconds)
+    if self.untried:
+        tried = self.times[1:]  # the first step with another number pays for the change
+        if sum(tried) >= self.window * (1 if len(tried) > 1 else 4): self.choose(tried)
+        return
+    del self.times[:-5]
+    self.since += seconds
+    is_slow = statistics.median(self.times) > 1.5 * self.medians[self.chosen]
+    # trying costs at most a sixth of the time on an unsteady machine, a twentieth on a steady one
+    patience = 5 if is_slow else 20 if self.chosen < self.counts[0] else math.inf
+    if self.since > patience * self.cost: self.measure()
+
+# %% ../nbs/api/40_training.ipynb #c10c0015
+@patch
+def choose(
+    self: ThreadChoice,
+    tried: list[float],  # seconds of steps with the number that is being tried
+) -> None:
+    "Go on to the next number, or take the best: the full one unless another takes 10 % less time."
+    self.medians[self.untried.pop(0)] = statistics.median(tried)
+    self.cost += sum(self.times)
+    self.times = []
+    best, most = min(self.medians, key=self.medians.get), self.counts[0]
+    self.chosen = best if self.medians[best] < 0.9 * self.medians[most] else most
+    self.since = 0.0
+    torch.set_num_threads(self.untried[0] if self.untried else self.chosen)
+
 # %% ../nbs/api/40_training.ipynb #9550502b
 def train(
     model: Autoencoder,                        # trained in place
@@ -423,6 +485,7 @@ def train(
     save_every: int = 100,                     # steps between two savings
     progress: bool = True,                     # show a bar
     seconds: float | None = None,              # budget of time instead of the steps of the settings, with the time spent before a resume; None counts steps
+    threads: ThreadChoice | None = None,       # chooses the number of threads as it is told of each step; None leaves it as it is
 ) -> list[dict[str, float | int]]:             # history: step, learning_rate and each loss term, averaged over about 1 % of the run
     "Train to the last step and leave the model in evaluation mode on its device."
     device, clock = pick_device(device), Clock(settings, seconds)
@@ -444,10 +507,10 @@ def train(
                 history.append(history_row(history, clock.step, rate, sums))
                 sums = {}
             show_step(bar, clock, history)
+            if threads: threads.tell(clock.durations[-1])
             if file and (interrupted or clock.step % save_every == 0 or clock.is_over):
-                states = {name: part.state_dict() for name, part in parts.items()}
-                save_checkpoint(file, **states, step=clock.step, history=history, sums=sums, clock=clock.state(),
-                                settings=clock.settings_made(), identity=identity)
+                save_checkpoint(file, **{name: part.state_dict() for name, part in parts.items()}, step=clock.step, history=history, sums=sums, 
+                                clock=clock.state(), settings=clock.settings_made(), identity=identity)
             if interrupted: raise KeyboardInterrupt(f"after {clock}; {file.name} holds the training so far")
     model.eval()
     return history

@@ -9,7 +9,7 @@ import torch
 from recon_ad.architectures import build_model
 from recon_ad.detector import Detector
 from recon_ad.losses import parse_loss
-from recon_ad.training import Clock, TrainingData, TrainingSettings, read_checkpoint, train
+from recon_ad.training import Clock, ThreadChoice, TrainingData, TrainingSettings, read_checkpoint, train
 
 SMALL = {"width": 8, "depth": 2, "bottleneck": 16}
 SETTINGS = TrainingSettings(batch_size=2, precision="float32")
@@ -92,3 +92,56 @@ def test_without_a_budget_the_clock_counts():
     while not clock.is_over:
         if clock.tick(): due.append(clock.step)
     assert due == list(range(2, 251, 2)) and clock.share == 1
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+class TestThreads:
+    def choices(self, choice, steps, seconds):
+        "The threads in use at each of so many steps, which last as `seconds` says."
+        seen = []
+        for _ in range(steps):
+            seen.append(torch.get_num_threads())
+            choice.tell(seconds[seen[-1]])
+        return seen
+
+    def test_all_are_taken_where_nothing_is_busy(self, four_threads):
+        with ThreadChoice("auto") as choice:
+            seen = self.choices(choice, 200, {4: 0.1, 3: 0.13, 1: 0.35})
+        assert set(seen[:20]) == {4, 3, 1} and set(seen[20:]) == {4}
+        assert torch.get_num_threads() == 4
+
+    def test_neighbours_that_come_and_go_are_noticed(self, four_threads):
+        quiet, busy = {4: 0.1, 3: 0.13, 1: 0.35}, {4: 0.8, 3: 0.5, 1: 0.35}
+        with ThreadChoice("auto") as choice:
+            assert self.choices(choice, 100, quiet)[-1] == 4
+            seen = self.choices(choice, 100, busy)
+            assert seen[0] == 4 and seen[-1] == 1
+            beside = self.choices(choice, 2000, busy)
+            spent = sum(busy[count] for count in beside)
+            assert spent < 1.1 * 2000 * busy[1]             # looking again costs little
+            assert self.choices(choice, 500, quiet)[-1] == 4
+
+    def test_a_slow_machine_is_not_held_up(self, four_threads):
+        with ThreadChoice("auto") as choice: assert self.choices(choice, 7, {4: 20.0, 3: 9.0, 1: 4.0})[-1] == 1
+
+    @pytest.mark.parametrize("asked, used", [(2, 2), (None, 4)])
+    def test_what_is_asked_for_is_kept_and_put_back(self, four_threads, asked, used):
+        with ThreadChoice(asked) as choice: assert set(self.choices(choice, 50, {used: 1.0})) == {used}
+        assert torch.get_num_threads() == 4
+
+    def test_they_are_put_back_after_an_error(self, four_threads):
+        with pytest.raises(RuntimeError), ThreadChoice(1): raise RuntimeError
+        assert torch.get_num_threads() == 4
+
+    def test_a_fixed_number_gives_equal_weights(self):
+        def weights():
+            detector = Detector(size=(32, 32), architecture_options=SMALL, steps=6, batch_size=2, held_out_share=0.25, device="cpu")
+            return detector.fit(squares(), progress=False, threads=2).model_.state_dict().values()
+        assert all(torch.equal(*pair) for pair in zip(weights(), weights()))
