@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'parse_size', 'parse_minutes', 'parse_threads', 'parse_detector', 'OneLineParser', 'too_few', 'shape_note',
-           'check', 'rate_note', 'train', 'judge_files', 'predict', 'export', 'choose_notebooks', 'pass_on',
+           'look_at', 'check', 'rate_note', 'train', 'judge_files', 'predict', 'export', 'choose_notebooks', 'pass_on',
            'run_papermill', 'phases', 'add_command', 'make_parser', 'main']
 
 # %% ../nbs/api/99_cli.ipynb #fb776f3d
@@ -83,23 +83,40 @@ def shape_note(
     kept = "x".join(str(max(32, 16 * round(side * scale / 16))) for side in (height, width))
     return f"note: images of {height} x {width} (height x width) are stretched to {size[0]} x {size[1]}; train with --size {kept} or --fit-mode pad to keep their proportions"
 
+# %% ../nbs/api/99_cli.ipynb #c10c0040
+def look_at(
+    samples: Sequence,          # of list_samples
+    size: tuple[int, int],      # (height, width) wanted, in pixels
+) -> "np.ndarray":              # (n, h, w), 16-bit where one of the files is, else 8-bit
+    "Images resized by Pillow: a level of rounding beside what the network sees, without waiting for PyTorch."
+    import numpy as np
+    from PIL import Image
+    from recon_ad.data import read_image
+    def look(sample):
+        image = read_image(sample.path)
+        small = Image.fromarray(image.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR)
+        return np.round(small).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool: images = list(pool.map(look, samples))
+    if len({image.dtype for image in images}) == 1: return np.stack(images)
+    return np.stack([image if image.dtype == np.uint16 else image.astype(np.uint16) * 257 for image in images])
+
 # %% ../nbs/api/99_cli.ipynb #68f3f797
 def check(arguments: argparse.Namespace) -> int:  # 0: fine, 1: there are problems
     "`recon_ad check FOLDER`."
     import numpy as np
-    from recon_ad.data import check_dataset, load_images
+    from recon_ad.data import check_dataset
     from recon_ad.foreground import fit_foreground
     from recon_ad.shortcuts import shortcut_auroc
     report = check_dataset(arguments.folder)
     good = [sample for sample in report.samples if sample.split == "train" and sample.path not in report.broken]
     if good and (few := too_few(len(good))): report = replace(report, problems=[*report.problems, few])
-    print(report)
+    print(report, flush=True)
     if report.problems: return 1
     if note := shape_note(good, arguments.size): print(note)
-    print(f"foreground: {fit_foreground(load_images(good[:: -(-len(good) // 64)], arguments.size))}")
+    print(f"foreground: {fit_foreground(look_at(good[:: -(-len(good) // 64)], arguments.size))}")
     test = [sample for sample in report.samples if sample.split == "test"]
     if len({sample.label for sample in test}) == 2:
-        shortcuts = shortcut_auroc(load_images(test, arguments.size), np.array([sample.label for sample in test]))
+        shortcuts = shortcut_auroc(look_at(test, arguments.size), np.array([sample.label for sample in test]))
         warning = ": image figures near this prove nothing" if shortcuts.bar > 0.7 else ""
         print(f"{shortcuts}{warning}")
     return 0
