@@ -423,7 +423,7 @@ class ThreadChoice:
         if threads not in (None, "auto") and not (isinstance(threads, int) and threads >= 1):
             raise ValueError(f"ThreadChoice: threads must be a number >= 1, 'auto' or None, got {threads!r}")
         self.before, self.window = torch.get_num_threads(), window
-        if threads == "auto": self.counts = sorted({self.before, max(1, self.before - 1), 1}, reverse=True)
+        if threads == "auto": self.counts = sorted({1, max(1, self.before - 1), self.before})
         else: self.counts = [threads or self.before]
         self.since = self.cost = 0.0
 
@@ -435,7 +435,7 @@ class ThreadChoice:
     def __exit__(self, *error) -> None: torch.set_num_threads(self.before)
 
     def measure(self) -> None:
-        "Begin to try every number."
+        "Begin to try every number, the fewest first: on a busy machine a step with all may last a hundred times as long."
         self.untried, self.medians, self.times, self.cost = list(self.counts), {}, [], 0.0
         torch.set_num_threads(self.counts[0])
 
@@ -450,13 +450,15 @@ def tell(
     self.times.append(seconds)
     if self.untried:
         tried = self.times[1:]  # the first step with another number pays for the change
-        if sum(tried) >= self.window * (1 if len(tried) > 1 else 4): self.choose(tried)
+        is_hopeless = seconds > 5 * min(self.medians.values(), default=math.inf) + self.window
+        if is_hopeless or sum(tried) >= self.window * (1 if len(tried) > 1 else 4): self.choose(tried or self.times)
         return
     del self.times[:-5]
     self.since += seconds
-    is_slow = statistics.median(self.times) > 1.5 * self.medians[self.chosen]
+    usual = self.medians[self.chosen]
+    is_slow = statistics.median(self.times) > 1.5 * usual or seconds > 10 * usual
     # trying costs at most a sixth of the time on an unsteady machine, a twentieth on a steady one
-    patience = 5 if is_slow else 20 if self.chosen < self.counts[0] else math.inf
+    patience = 5 if is_slow else 20 if self.chosen < self.counts[-1] else math.inf
     if self.since > patience * self.cost: self.measure()
 
 # %% ../nbs/api/40_training.ipynb #c10c0015
@@ -468,10 +470,10 @@ def choose(
     "Go on to the next number, or take the best: the full one unless another takes 10 % less time."
     self.medians[self.untried.pop(0)] = statistics.median(tried)
     self.cost += sum(self.times)
-    self.times = []
-    best, most = min(self.medians, key=self.medians.get), self.counts[0]
-    self.chosen = best if self.medians[best] < 0.9 * self.medians[most] else most
-    self.since = 0.0
+    self.times, self.since = [], 0.0
+    if not self.untried:
+        best, most = min(self.medians, key=self.medians.get), self.counts[-1]
+        self.chosen = best if self.medians[best] < 0.9 * self.medians[most] else most
     torch.set_num_threads(self.untried[0] if self.untried else self.chosen)
 
 # %% ../nbs/api/40_training.ipynb #9550502b

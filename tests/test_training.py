@@ -131,6 +131,10 @@ class TestThreads:
     def test_a_slow_machine_is_not_held_up(self, four_threads):
         with ThreadChoice("auto") as choice: assert self.choices(choice, 7, {4: 20.0, 3: 9.0, 1: 4.0})[-1] == 1
 
+    def test_one_hopeless_step_is_enough(self, four_threads):
+        with ThreadChoice("auto") as choice: seen = self.choices(choice, 40, {4: 9.0, 3: 9.0, 1: 0.1})
+        assert seen.count(4) == seen.count(3) == 1 and seen[-1] == 1
+
     @pytest.mark.parametrize("asked, used", [(2, 2), (None, 4)])
     def test_what_is_asked_for_is_kept_and_put_back(self, four_threads, asked, used):
         with ThreadChoice(asked) as choice: assert set(self.choices(choice, 50, {used: 1.0})) == {used}
