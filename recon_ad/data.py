@@ -23,11 +23,10 @@ from pathlib import Path
 # %% ../nbs/api/00_data.ipynb #41660f2e
 import numpy as np
 import tifffile
-import torch
 from jaxtyping import Bool, Float, Int, UInt
 from PIL import Image, ImageOps
-from torch import Tensor
-from torch.nn.functional import interpolate
+
+from .arrays import Tensor, interpolate, torch
 
 # %% ../nbs/api/00_data.ipynb #0ce1a2ed
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')  # what counts as an image, in any case

@@ -35,7 +35,7 @@ from .metrics import Evaluation, evaluate
 from .scores import Score
 from .sharpness import matched_blur
 from .synthesis import parse_damage
-from .training import TrainingData, TrainingSettings, check_ranges, mixed_precision, pick_device, pick_precision, read_checkpoint, steps_within, train
+from .training import ThreadChoice, TrainingData, TrainingSettings, check_ranges, mixed_precision, pick_device, pick_precision, read_checkpoint, train
 
 # %% ../nbs/api/80_detector.ipynb #9c66b521
 @dataclass(frozen=True)
@@ -220,12 +220,14 @@ def fit(
     self: Detector,
     images: np.ndarray | Sequence,             # good images only: (n, h, w) of 8 or 16 bit, paths or samples
     region: Bool[np.ndarray, "h w"] | None = None,  # of interest; damage, loss, threshold and scores keep to it
-    seconds: float | None = None,              # train for about so long instead of `steps`; the number of steps is kept in the settings, or taken from the checkpoint
+    seconds: float | None = None,              # train for so long instead of `steps`; the steps made are kept in the settings. A checkpoint that counts steps goes on counting
     checkpoint: Path | None = None,            # file that an interrupted training goes on from, and that keeps its state
     progress: bool = True,                     # show a bar
+    threads: int | str | None = "auto",        # that compute on a CPU: a number, for the same weights again; None for PyTorch's own; "auto" measures which is fastest
 ) -> Detector:                                 # itself, fitted
     "Hold images out, train on the rest, calibrate on those held out."
-    if seconds is not None and not 0 < seconds < math.inf: raise ValueError(f"Detector.fit: seconds must be > 0, or None to train for `steps`, got {seconds}")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ValueError(f"Detector.fit: seconds must be > 0, or None to train for `steps`, got {seconds}")
     images, s = self.images(images), self.settings
     kept, held_out = hold_out(len(images), s.held_out_share, s.training.seed)
     self.region_ = None if region is None else torch.as_tensor(region, device=self.device)
@@ -236,13 +238,16 @@ def fit(
     if damage.terms and s.foreground != "texture":
         self.foreground_ = find_foreground(training, s.foreground)
     data = TrainingData(training, damage if damage.terms else None, self.foreground_, region)
-    loss = parse_loss(s.loss)
-    if seconds is not None:
-        begun = checkpoint is not None and Path(checkpoint).exists()
-        s = s.changed(steps=read_checkpoint(Path(checkpoint))["settings"]["steps"] if begun else steps_within(seconds, self.model_, data, loss, s.training, str(self.device)))
-    self.settings = s
-    self.history_ = train(self.model_, data, loss, s.training, str(self.device), checkpoint, progress=progress)
-    return self.calibrate(training, images[held_out])
+    if seconds is not None and checkpoint and Path(checkpoint).exists():
+        begun = read_checkpoint(Path(checkpoint))
+        if "seconds" not in begun["identity"]: seconds, s = None, s.changed(steps=begun["settings"]["steps"])
+    with ThreadChoice(threads if self.device.type == "cpu" else None) as choice:
+        self.history_ = train(
+            self.model_, data, parse_loss(s.loss), s.training, str(self.device), checkpoint,
+            progress=progress, seconds=seconds, threads=choice,
+        )
+        self.settings = s.changed(steps=self.history_[-1]["step"])
+        return self.calibrate(training, images[held_out])
 
 # %% ../nbs/api/80_detector.ipynb #d68a222f
 def spread(

@@ -366,7 +366,7 @@ def run_experiment(
     train, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
     good, array = (load_images(part, experiment.size, experiment.fit) for part in (train, test))
     detector, start = Detector(device=device, **detector_settings(experiment)), time.perf_counter()
-    detector.fit(good, progress=training_bar)
+    detector.fit(good, progress=training_bar, threads=None)  # as many as were asked for
     trained = time.perf_counter() - start
     held_out = good[detector.held_out_]
     exam, chosen, copied = sit_exam(detector, good, experiment)

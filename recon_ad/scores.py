@@ -53,6 +53,8 @@ SCORES = {
     "marking": HeadScore,                            # the network's second output says it was changed
     "decoder_normality": lambda: LatentNormality((1,), decoder=True),  # the decoder's view is unusual at this place
 }
+
+# %% ../nbs/api/67_scores.ipynb #dc23125c
 ONE_FOR_ALL = ("marking",)  # views with one usual value for the whole image: nearly 0 on normal parts, they have no spread at a place
 
 # %% ../nbs/api/67_scores.ipynb #7f9a919a

@@ -4,25 +4,28 @@
 
 # %% auto #0
 __all__ = ['check_ranges', 'TrainingSettings', 'pick_device', 'pick_precision', 'mixed_precision', 'step_generator',
-           'batch_indices', 'augment', 'relight', 'random_crops', 'one_cycle', 'TrainingData', 'save_checkpoint',
-           'run_identity', 'read_checkpoint', 'load_checkpoint', 'interrupts_kept', 'training_loss', 'take_step',
-           'train', 'steps_within']
+           'batch_indices', 'augment', 'relight', 'random_crops', 'one_cycle', 'Clock', 'TrainingData',
+           'save_checkpoint', 'run_identity', 'read_checkpoint', 'load_checkpoint', 'interrupts_kept', 'training_loss',
+           'take_step', 'training_bar', 'show_step', 'history_row', 'go_on', 'ThreadChoice', 'train']
 
 # %% ../nbs/api/40_training.ipynb #46bbfdac
 import hashlib
 import math
 import os
 import signal
+import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -182,6 +185,78 @@ def one_cycle(
     if step < rising: return (step + 1) / (rising + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
 
+# %% ../nbs/api/40_training.ipynb #c10c0002
+class Clock:
+    "How far a training has come: in steps, or in seconds where it has a budget of time."
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        seconds: float | None = None,     # budget of time; None counts the steps of the settings
+    ):
+        self.settings, self.seconds = settings, seconds
+        self.step, self.spent, self.durations = 0, 0.0, deque(maxlen=5)
+        self.begin, self.ready = time.perf_counter(), 0.0
+
+    @property
+    def share(self) -> float:
+        "Of the run that is over, in [0, 1]."
+        if self.seconds is None: return self.step / self.settings.steps
+        left = self.seconds - self.ready
+        return min(1.0, (self.spent - self.ready) / left) if left > 0 else 1.0
+
+    @property
+    def learning_rate(self) -> float:
+        "Of the next step."
+        steps, step = self.settings.steps, self.step
+        if self.seconds is not None: steps, step = 1000, min(999, int(1000 * self.share))
+        return self.settings.learning_rate * one_cycle(step, steps, self.settings.warm_up)
+
+    @property
+    def is_over(self) -> bool:
+        "Whether the run ends here: one more step would end further from the budget."
+        if self.seconds is None: return self.step >= self.settings.steps
+        if not self.durations: return False
+        return self.spent + statistics.median(self.durations) / 2 >= self.seconds
+
+    def settings_made(self) -> dict:
+        "What was done so far, as settings: a budget of time comes to a number of steps."
+        return asdict(self.settings) | ({} if self.seconds is None else {"steps": self.step})
+
+    def __str__(self) -> str:
+        if self.seconds is None: return f"step {self.step} of {self.settings.steps}"
+        return f"step {self.step}, {self.spent:.0f} of {self.seconds:g} s"
+
+# %% ../nbs/api/40_training.ipynb #c10c0007
+@patch
+def start(
+    self: Clock,
+    step: int = 0,                    # steps made before
+    spent: float = 0.0,               # seconds spent until then
+    ready: float | None = None,       # seconds spent before the first step; None: those since the clock was made
+    durations: Iterable[float] = (),  # of the last steps, in seconds
+) -> None:
+    "Let the steps begin or go on; the time for getting ready belongs to the budget, not to the schedule."
+    self.begin -= spent
+    self.step, self.spent = step, time.perf_counter() - self.begin
+    self.ready = self.spent if ready is None else ready
+    self.durations.extend(durations)
+
+# %% ../nbs/api/40_training.ipynb #c10c0009
+@patch
+def tick(self: Clock) -> bool:  # whether the history is due, about every hundredth of the run
+    "Count a step that has just been made."
+    hundredth, now = int(100 * self.share), time.perf_counter() - self.begin
+    self.durations.append(now - self.spent)
+    self.step, self.spent = self.step + 1, now
+    if self.seconds is not None: return self.is_over or int(100 * self.share) > hundredth
+    return self.is_over or self.step % max(1, self.settings.steps // 100) == 0
+
+# %% ../nbs/api/40_training.ipynb #c10c000b
+@patch
+def state(self: Clock) -> dict:  # what `start` needs to go on, besides the step
+    "The seconds spent, as plain values."
+    return {"spent": self.spent, "ready": self.ready, "durations": list(self.durations)}
+
 # %% ../nbs/api/40_training.ipynb #49fc79d4
 @dataclass
 class TrainingData:
@@ -243,14 +318,20 @@ def read_checkpoint(path: Path) -> dict:
 def load_checkpoint(
     path: Path,
     settings: TrainingSettings,
-    identity: dict[str, str],   # of `run_identity`
+    identity: dict,             # of `run_identity`, and the budget of time where there is one
 ) -> dict:
     "The state saved by `train`, refused if it belongs to another run."
     state = read_checkpoint(path)
     ours, theirs = asdict(settings) | identity, state["settings"] | state["identity"]
-    differing = [f"{key} {theirs.get(key)!r} there, {ours[key]!r} here" for key in ours if ours[key] != theirs.get(key)]
-    if differing: raise ValueError(f"train: {path.name} belongs to another run ({'; '.join(differing)}); delete it, or resume with what it was made with")
-    return state
+    keys = dict.fromkeys([*ours, *theirs])
+    if "seconds" in ours and "seconds" in theirs: del keys["steps"]  # what a budget of time comes to
+    differing = [
+        f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} here"
+        for key in keys if ours.get(key) != theirs.get(key)
+    ]
+    if not differing: return state
+    raise ValueError(f"train: {path.name} belongs to another run ({'; '.join(differing)}); "
+                     "delete it, or resume with what it was made with")
 
 # %% ../nbs/api/40_training.ipynb #73fdd12f
 @contextmanager
@@ -313,6 +394,108 @@ def take_step(
     optimiser.step()
     return {name: value.detach() for name, value in {"loss": total, **terms}.items()}
 
+# %% ../nbs/api/40_training.ipynb #c10c0004
+def training_bar(clock: Clock, progress: bool) -> tqdm:
+    "A bar over the steps of a run, or over the seconds of its budget."
+    if clock.seconds is None: total, done, unit = clock.settings.steps, clock.step, "it"
+    else: total, done, unit = round(clock.seconds), int(clock.spent), "s"
+    return tqdm(None, "training", total, initial=done, disable=not progress, mininterval=0.5, unit=unit)
+
+# %% ../nbs/api/40_training.ipynb #c10c0005
+def show_step(bar: tqdm, clock: Clock, history: list[dict]) -> None:
+    "Move the bar to where the clock is, with the latest loss beside it."
+    if bar.disable: return
+    if history: bar.set_postfix(loss=f"{history[-1]['loss']:.4f}", refresh=False)
+    done = clock.step if clock.seconds is None else min(int(clock.spent), bar.total)
+    bar.update(done - bar.n)
+
+# %% ../nbs/api/40_training.ipynb #c10c000d
+def history_row(
+    history: list[dict],        # the rows before
+    step: int,                  # steps made
+    rate: float,                # the learning rate of the last
+    sums: dict[str, Tensor],    # of each loss term over the steps since the row before
+) -> dict[str, float | int]:
+    "A row of the history: each loss term averaged over its steps."
+    count = step - (history[-1]["step"] if history else 0)
+    return {"step": step, "learning_rate": rate} | {name: float(value) / count for name, value in sums.items()}
+
+# %% ../nbs/api/40_training.ipynb #c10c000f
+def go_on(
+    state: dict,               # of a checkpoint
+    clock: Clock,
+    parts: dict[str, object],  # model, optimiser and loss, by their names in the state
+    device: torch.device,
+) -> tuple[list[dict], dict[str, Tensor]]:  # the history so far, and the sums of the loss terms since its last row
+    "Bring everything to where a checkpoint was written."
+    for name, part in parts.items(): part.load_state_dict(state[name])
+    clock.start(state["step"], **state.get("clock", {}))
+    return state["history"], {name: value.to(device) for name, value in state["sums"].items()}
+
+# %% ../nbs/api/40_training.ipynb #c10c0012
+class ThreadChoice:
+    "The number of threads that makes the fastest steps, found by timing the steps of a run; put back at the end."
+    def __init__(
+        self,
+        threads: int | str | None = "auto",  # a number; None for PyTorch's own; "auto" measures all, all but one, and one
+        window: float = 0.4,                 # seconds that each number is tried, with two steps unless one takes four times as long
+    ):
+        if threads not in (None, "auto") and not (isinstance(threads, int) and threads >= 1):
+            raise ValueError(f"ThreadChoice: threads must be a number >= 1, 'auto' or None, got {threads!r}")
+        self.before, self.window = torch.get_num_threads(), window
+        if threads == "auto": self.counts = sorted({1, max(1, self.before - 1), self.before})
+        else: self.counts = [threads or self.before]
+        self.since = self.cost = 0.0
+
+    def __enter__(self) -> "ThreadChoice":
+        self.before = torch.get_num_threads()
+        self.measure()
+        return self
+
+    def __exit__(self, *error) -> None: torch.set_num_threads(self.before)
+
+    def measure(self) -> None:
+        "Begin to try every number, the fewest first: on a busy machine a step with all may last a hundred times as long."
+        self.untried, self.medians, self.times, self.cost = list(self.counts), {}, [], 0.0
+        torch.set_num_threads(self.counts[0])
+
+# %% ../nbs/api/40_training.ipynb #c10c0014
+@patch
+def tell(
+    self: ThreadChoice,
+    seconds: float,      # that the latest step took
+) -> None:
+    "Take note of a step; choose, or look again, when it is time."
+    if len(self.counts) == 1: return
+    self.times.append(seconds)
+    if self.untried:
+        tried = self.times[1:]  # the first step with another number pays for the change
+        is_hopeless = seconds > 5 * min(self.medians.values(), default=math.inf) + self.window
+        if is_hopeless or sum(tried) >= self.window * (1 if len(tried) > 1 else 4): self.choose(tried or self.times)
+        return
+    del self.times[:-5]
+    self.since += seconds
+    usual = self.medians[self.chosen]
+    is_slow = statistics.median(self.times) > 1.5 * usual or seconds > 10 * usual
+    # trying costs at most a sixth of the time on an unsteady machine, a twentieth on a steady one
+    patience = 5 if is_slow else 20 if self.chosen < self.counts[-1] else math.inf
+    if self.since > patience * self.cost: self.measure()
+
+# %% ../nbs/api/40_training.ipynb #c10c0015
+@patch
+def choose(
+    self: ThreadChoice,
+    tried: list[float],  # seconds of steps with the number that is being tried
+) -> None:
+    "Go on to the next number, or take the best: the full one unless another takes 10 % less time."
+    self.medians[self.untried.pop(0)] = statistics.median(tried)
+    self.cost += sum(self.times)
+    self.times, self.since = [], 0.0
+    if not self.untried:
+        best, most = min(self.medians, key=self.medians.get), self.counts[-1]
+        self.chosen = best if self.medians[best] < 0.9 * self.medians[most] else most
+    torch.set_num_threads(self.untried[0] if self.untried else self.chosen)
+
 # %% ../nbs/api/40_training.ipynb #9550502b
 def train(
     model: Autoencoder,                        # trained in place
@@ -323,50 +506,33 @@ def train(
     checkpoint: Path | None = None,            # file to go on from, if it is there, and to save to, on Ctrl-C too; None keeps nothing
     save_every: int = 100,                     # steps between two savings
     progress: bool = True,                     # show a bar
+    seconds: float | None = None,              # budget of time instead of the steps of the settings, with the time spent before a resume; None counts steps
+    threads: ThreadChoice | None = None,       # chooses the number of threads as it is told of each step; None leaves it as it is
 ) -> list[dict[str, float | int]]:             # history: step, learning_rate and each loss term, averaged over about 1 % of the run
     "Train to the last step and leave the model in evaluation mode on its device."
-    device = pick_device(device)
+    device, clock = pick_device(device), Clock(settings, seconds)
     dtype = pick_precision(device, settings.precision)
     model.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    start, history, sums, chunk = 0, [], {}, max(1, settings.steps // 100)
-    file, identity = (Path(checkpoint), run_identity(model, data, loss)) if checkpoint else (None, {})
+    file, identity = Path(checkpoint) if checkpoint else None, {} if seconds is None else {"seconds": seconds}
+    if file: identity |= run_identity(model, data, loss)
+    parts, history, sums = {"model": model, "optimiser": optimiser, "loss": loss}, [], {}
     if file and file.exists():
-        state = load_checkpoint(file, settings, identity)
-        for part, name in ((model, "model"), (optimiser, "optimiser"), (loss, "loss")): part.load_state_dict(state[name])
-        start, history, sums = state["step"], state["history"], {name: value.to(device) for name, value in state["sums"].items()}
-    with interrupts_kept() if file else nullcontext() as interrupted:
-        for step in (bar := tqdm(range(start, settings.steps), "training", settings.steps, initial=start, disable=not progress, mininterval=0.5)):
-            rate, batch = settings.learning_rate * one_cycle(step, settings.steps, settings.warm_up), data.batch(step, settings, device)
-            for name, value in take_step(model, optimiser, batch, loss, settings, rate, dtype).items(): sums[name] = sums.get(name, 0) + value
-            if (step + 1) % chunk == 0 or step + 1 == settings.steps:
-                count = step % chunk + 1
-                history.append({"step": step + 1, "learning_rate": rate} | {name: float(value) / count for name, value in sums.items()})
-                bar.set_postfix(loss=f"{history[-1]['loss']:.4f}")
+        history, sums = go_on(load_checkpoint(file, settings, identity), clock, parts, device)
+    else: clock.start()
+    with interrupts_kept() if file else nullcontext() as interrupted, training_bar(clock, progress) as bar:
+        while not clock.is_over:
+            rate, batch = clock.learning_rate, data.batch(clock.step, settings, device)
+            terms = take_step(model, optimiser, batch, loss, settings, rate, dtype)
+            for name, value in terms.items(): sums[name] = sums.get(name, 0) + value
+            if clock.tick():
+                history.append(history_row(history, clock.step, rate, sums))
                 sums = {}
-            if file and (interrupted or (step + 1) % save_every == 0 or step + 1 == settings.steps):
-                save_checkpoint(file, model=model.state_dict(), optimiser=optimiser.state_dict(), loss=loss.state_dict(), step=step + 1,
-                                history=history, sums=sums, settings=asdict(settings), identity=identity)
-            if interrupted: raise KeyboardInterrupt(f"after step {step + 1} of {settings.steps}; {file.name} holds the training so far")
+            show_step(bar, clock, history)
+            if threads: threads.tell(clock.durations[-1])
+            if file and (interrupted or clock.step % save_every == 0 or clock.is_over):
+                save_checkpoint(file, **{name: part.state_dict() for name, part in parts.items()}, step=clock.step, history=history, sums=sums, 
+                                clock=clock.state(), settings=clock.settings_made(), identity=identity)
+            if interrupted: raise KeyboardInterrupt(f"after {clock}; {file.name} holds the training so far")
     model.eval()
     return history
-
-# %% ../nbs/api/40_training.ipynb #ccb90a52
-def steps_within(
-    seconds: float,
-    model: Autoencoder,
-    data: TrainingData,
-    loss: CompositeLoss,
-    settings: TrainingSettings = TrainingSettings(),
-    device: str = "auto",
-    trials: int = 8,      # steps timed, after two that are not
-) -> int:                 # at least 1
-    "Training steps that fit into `seconds` on this machine; model and loss are left as they are."
-    from copy import deepcopy
-    times = []
-    trial, loss = deepcopy(model).to(pick_device(device)), deepcopy(loss)
-    for step in range(trials + 2):
-        begin = time.perf_counter()
-        train(trial, data, loss, replace(settings, steps=1, seed=settings.seed + step), device, progress=False)
-        times.append(time.perf_counter() - begin)
-    return max(1, int(seconds / np.median(times[2:])))

@@ -21,6 +21,7 @@ from recon_ad.scores import SCORES, Score, parse_scores
 from recon_ad.synthesis import parse_damage
 from recon_ad.training import TrainingData, TrainingSettings, batch_indices, interrupts_kept, read_checkpoint, train
 
+MARKS = ("segmentation", "marking")  # views that only some networks have
 SMALL = {"width": 8, "depth": 2, "bottleneck": 16}
 
 
@@ -36,7 +37,7 @@ def plates(n, size=(64, 96), seed=0):
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def detector(request):
-    every = " + ".join(name for name in SCORES if name != "segmentation")
+    every = " + ".join(name for name in SCORES if name not in MARKS)
     return Detector(size=(64, 96), architecture_options=SMALL, score=every, steps=30, batch_size=4, damage="texture", precision=request.param, held_out_share=0.25, device="cpu").fit(plates(24), progress=False)
 
 
@@ -147,7 +148,7 @@ class TestDetector:
 
 
 class TestScores:
-    @pytest.mark.parametrize("name", [name for name in SCORES if name not in ("segmentation", "normality")])
+    @pytest.mark.parametrize("name", [name for name in SCORES if name not in (*MARKS, "normality", "decoder_normality")])
     def test_a_perfect_reconstruction_has_no_anomaly(self, name):
         image = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
         features = build_model(**SMALL).eval().encode(image)
@@ -201,7 +202,7 @@ class TestHeldOut:
         twin = detector.copy()
         choose_score(twin, plates(24))
         assert twin.settings.score in CANDIDATES and set(twin.score_.weights) == set(parse_scores(twin.settings.score))
-        assert twin.threshold_ == twin.threshold_ and set(detector.score_.weights) == set(SCORES) - {"segmentation"}
+        assert twin.threshold_ == twin.threshold_ and set(detector.score_.weights) == set(SCORES) - set(MARKS)
 
 
 @pytest.fixture(scope="module")
@@ -220,10 +221,11 @@ class TestCommand:
     def test_training_repairs_damage_as_the_images_look(self, parts, tmp_path, capsys):
         assert learn(parts, tmp_path / "a.safetensors") == 0
         said = capsys.readouterr().out
-        assert "damage in training: object" in said and "stretched" not in said
+        assert "damage in training: parts; probability=0.6, times=2" in said and "stretched" not in said
         assert "on average at most 33.3% false alarms, from 2 held-out good images; for 0.01 it takes 99 held-out ones, 660 good images in all at --held-out-share 0.15" in said
         settings = Detector.load(tmp_path / "a.safetensors", "cpu").settings
-        assert (settings.damage, settings.foreground, settings.score) == ("object", "object", "residual + latent")
+        assert settings.damage.startswith("parts; probability=0.6, times=2") and settings.training.flips == ""
+        assert (settings.architecture, settings.foreground, settings.score) == ("marking", "auto", "marking")
 
     def test_other_ways_are_taken_on_request(self, parts, tmp_path, capsys, monkeypatch):
         chosen = []

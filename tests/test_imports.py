@@ -6,7 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path.stem for path in (ROOT / "recon_ad").glob("*.py") if not path.stem.startswith("_"))
@@ -30,6 +32,26 @@ def test_no_room_but_the_drawing_ones_loads_plotting_or_jupyter():
     if found:  # name the room, at the price of a process each
         culprits = {name: sorted(loaded_after(f"import recon_ad.{name}") & set(HEAVY)) for name in modules}
         pytest.fail(f"these rooms load plotting or Jupyter: { {name: heavy for name, heavy in culprits.items() if heavy} }")
+
+
+def test_a_folder_is_read_without_pytorch():
+    heavy = {*HEAVY, "torch", "pandas", "sklearn", "skimage"}
+    assert not loaded_after("from recon_ad.data import check_dataset, list_samples, read_image, hold_out") & {*heavy, "scipy"}
+
+
+def test_check_and_help_load_no_pytorch(tmp_path):
+    "Good images and defective ones, so that every part of the check is carried out."
+    for number, kind in enumerate([*["train/good"] * 12, *["test/good", "test/bent"] * 4]):
+        image = np.random.default_rng(number).integers(0, 256, (48, 64), dtype=np.uint8)
+        (tmp_path / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / kind / f"{number:03}.png")
+        if kind != "test/bent": continue
+        (tmp_path / "ground_truth" / "bent").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(48, 64, dtype=np.uint8) * 255).save(tmp_path / "ground_truth" / "bent" / f"{number:03}_mask.png")
+    run = f"from recon_ad.cli import main; code = main(['check', {str(tmp_path)!r}, '--size', '40x56']); assert code == 0, code"
+    heavy = {*HEAVY, "torch", "pandas", "sklearn", "skimage"}
+    assert not loaded_after(run) & heavy
+    assert not loaded_after("from recon_ad.cli import make_parser; make_parser().format_help()") & {*heavy, "numpy"}
 
 
 def seconds(statement: str) -> float:

@@ -1,0 +1,151 @@
+"What training promises whatever the machine does: a budget of time holds, and a resumed run goes on where it stopped."
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from recon_ad.architectures import build_model
+from recon_ad.detector import Detector
+from recon_ad.losses import parse_loss
+from recon_ad.training import Clock, ThreadChoice, TrainingData, TrainingSettings, read_checkpoint, train
+
+SMALL = {"width": 8, "depth": 2, "bottleneck": 16}
+SETTINGS = TrainingSettings(batch_size=2, precision="float32")
+
+
+class Steps:
+    "No damage, but a step that takes as long as is said, and perhaps a Ctrl-C."
+    def __init__(self, seconds, interrupt_at=None): self.seconds, self.interrupt_at, self.count = seconds, interrupt_at, 0
+
+    def __str__(self): return "none that changes anything"
+
+    def __call__(self, image, generator, foreground=None):
+        time.sleep(self.seconds(self.count))
+        self.count += 1
+        if self.count == self.interrupt_at: signal.raise_signal(signal.SIGINT)
+        return type("Damaged", (), {"image": image, "target": image, "mask": torch.zeros_like(foreground)})
+
+
+def squares(n=8):
+    images = np.full((n, 32, 32), 40, np.uint8)
+    for number, image in enumerate(images): image[8:24, 4 + number % 8:20 + number % 8] = 200
+    return images
+
+
+def run(steps, seconds, checkpoint=None):
+    "The history of a training within a budget, and the seconds it took."
+    begin = time.perf_counter()
+    history = train(build_model(**SMALL), TrainingData(squares(), steps), parse_loss("mse"), SETTINGS, "cpu", checkpoint, progress=False, seconds=seconds)
+    return history, time.perf_counter() - begin
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm():
+    "The first training of a process loads what the others find there."
+    run(Steps(lambda count: 0.0), 0.1)
+
+
+class TestBudget:
+    @pytest.mark.parametrize("pace", [
+        lambda count: 0.02,                            # an even machine
+        lambda count: 0.02 if count < 10 else 0.12,    # slows down to a sixth
+        lambda count: 0.12 if count < 10 else 0.02,    # is left alone after a while
+        lambda count: 0.4 if count == 15 else 0.02,    # stops for a moment
+    ])
+    def test_it_holds_within_a_tenth_and_the_rate_ends_at_nothing(self, pace):
+        history, took = run(Steps(pace), 3.0)
+        rates = [row["learning_rate"] / SETTINGS.learning_rate for row in history]
+        assert 2.7 < took < 3.3
+        assert rates[-1] < 0.05 and max(rates) > 0.9
+        assert rates[rates.index(max(rates)):] == sorted(rates[rates.index(max(rates)):], reverse=True)
+
+    def test_the_least_budget_makes_one_step(self):
+        history, _ = run(Steps(lambda count: 0.0), 1e-9)
+        assert [row["step"] for row in history] == [1]
+
+    def test_resume_goes_on_with_the_time_that_is_left(self, tmp_path):
+        file, before = tmp_path / "run.checkpoint", signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt, match=r"after step 30, \d of 3 s; run.checkpoint holds"): run(Steps(lambda count: 0.04, interrupt_at=30), 3.0, file)
+        finally: signal.signal(signal.SIGINT, before)
+        state = read_checkpoint(file)
+        assert state["step"] == 30 and 1.2 < state["clock"]["spent"] < 2.4
+        history, took = run(Steps(lambda count: 0.04), 3.0, file)
+        assert 2.7 < state["clock"]["spent"] + took < 3.3
+        assert history[:len(state["history"])] == state["history"] and history[-1]["learning_rate"] < 0.02 * SETTINGS.learning_rate
+        assert read_checkpoint(file)["settings"]["steps"] == history[-1]["step"] > 30
+        assert run(Steps(lambda count: 0.04), 3.0, file)[0] == history  # a finished run is not prolonged
+        with pytest.raises(ValueError, match="seconds 3.0 there, 5.0 here"): run(Steps(lambda count: 0.04), 5.0, file)
+
+    def test_the_steps_made_are_kept(self, tmp_path):
+        detector = Detector(size=(32, 32), architecture_options=SMALL, batch_size=2, held_out_share=0.25, device="cpu")
+        detector.fit(squares(), seconds=0.5, progress=False)
+        made = detector.history_[-1]["step"]
+        assert made > 1 and Detector.load(detector.save(tmp_path / "squares.safetensors")).settings.training.steps == made
+
+
+def test_without_a_budget_the_clock_counts():
+    clock = Clock(TrainingSettings(steps=250))
+    due = []
+    while not clock.is_over:
+        if clock.tick(): due.append(clock.step)
+    assert due == list(range(2, 251, 2)) and clock.share == 1
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+class TestThreads:
+    def choices(self, choice, steps, seconds):
+        "The threads in use at each of so many steps, which last as `seconds` says."
+        seen = []
+        for _ in range(steps):
+            seen.append(torch.get_num_threads())
+            choice.tell(seconds[seen[-1]])
+        return seen
+
+    def test_all_are_taken_where_nothing_is_busy(self, four_threads):
+        with ThreadChoice("auto") as choice:
+            seen = self.choices(choice, 200, {4: 0.1, 3: 0.13, 1: 0.35})
+        assert set(seen[:20]) == {4, 3, 1} and set(seen[20:]) == {4}
+        assert torch.get_num_threads() == 4
+
+    def test_neighbours_that_come_and_go_are_noticed(self, four_threads):
+        quiet, busy = {4: 0.1, 3: 0.13, 1: 0.35}, {4: 0.8, 3: 0.5, 1: 0.35}
+        with ThreadChoice("auto") as choice:
+            assert self.choices(choice, 100, quiet)[-1] == 4
+            seen = self.choices(choice, 100, busy)
+            assert seen[0] == 4 and seen[-1] == 1
+            beside = self.choices(choice, 2000, busy)
+            spent = sum(busy[count] for count in beside)
+            assert spent < 1.1 * 2000 * busy[1]             # looking again costs little
+            assert self.choices(choice, 500, quiet)[-1] == 4
+
+    def test_a_slow_machine_is_not_held_up(self, four_threads):
+        with ThreadChoice("auto") as choice: assert self.choices(choice, 7, {4: 20.0, 3: 9.0, 1: 4.0})[-1] == 1
+
+    def test_one_hopeless_step_is_enough(self, four_threads):
+        with ThreadChoice("auto") as choice: seen = self.choices(choice, 40, {4: 9.0, 3: 9.0, 1: 0.1})
+        assert seen.count(4) == seen.count(3) == 1 and seen[-1] == 1
+
+    @pytest.mark.parametrize("asked, used", [(2, 2), (None, 4)])
+    def test_what_is_asked_for_is_kept_and_put_back(self, four_threads, asked, used):
+        with ThreadChoice(asked) as choice: assert set(self.choices(choice, 50, {used: 1.0})) == {used}
+        assert torch.get_num_threads() == 4
+
+    def test_they_are_put_back_after_an_error(self, four_threads):
+        with pytest.raises(RuntimeError), ThreadChoice(1): raise RuntimeError
+        assert torch.get_num_threads() == 4
+
+    def test_a_fixed_number_gives_equal_weights(self):
+        def weights():
+            detector = Detector(size=(32, 32), architecture_options=SMALL, steps=6, batch_size=2, held_out_share=0.25, device="cpu")
+            return detector.fit(squares(), progress=False, threads=2).model_.state_dict().values()
+        assert all(torch.equal(*pair) for pair in zip(weights(), weights()))
