@@ -153,7 +153,7 @@ def train(arguments: argparse.Namespace) -> int:
     if note := shape_note(normal, asked.size, asked.fit_mode): print(note, flush=True)
     region = fit_mask(read_mask(arguments.region), asked.size, asked.fit_mode) if arguments.region else None
     good = detector.images(normal)
-    if "auto" in (asked.damage, asked.training.flips):
+    if asked.damage == "auto":
         detector.settings = asked = read_off(asked, good)
         print(f"damage in training: {asked.damage}; mirrored: {asked.training.flips or 'no'} (read off the good images)", flush=True)
     seconds = None if arguments.minutes is None else 60 * arguments.minutes
