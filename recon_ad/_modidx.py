@@ -415,6 +415,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'recon_ad.results.mean_and_spread': ('api/results.html#mean_and_spread', 'recon_ad/results.py'),
                                   'recon_ad.results.paired_test': ('api/results.html#paired_test', 'recon_ad/results.py'),
                                   'recon_ad.results.plain': ('api/results.html#plain', 'recon_ad/results.py'),
+                                  'recon_ad.results.project_path': ('api/results.html#project_path', 'recon_ad/results.py'),
                                   'recon_ad.results.published_columns': ('api/results.html#published_columns', 'recon_ad/results.py'),
                                   'recon_ad.results.read_published': ('api/results.html#read_published', 'recon_ad/results.py'),
                                   'recon_ad.results.read_results': ('api/results.html#read_results', 'recon_ad/results.py'),
