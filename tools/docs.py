@@ -28,9 +28,21 @@ PICTURES = "README_files"
 NOTE = "<!-- Made from nbs/index.ipynb by `make docs`; edit that. -->\n\n"
 
 # The sidebar: a section, and the notebooks in it; those of the reference as the data flows, by their numbers.
-SECTIONS = (("How to", "guides/[0-9]*.ipynb"), ("Experiments", "phases/*.ipynb"), ("Results", "guides/results.ipynb"))
+SECTIONS = (("How to", "guides/[!gr]*.ipynb"), ("Experiments", "phases/*.ipynb"), ("Results", "guides/results.ipynb"))
 ROOMS = (("Data", 0, 9), ("Damage", 10, 14), ("Training", 15, 49), ("Maps and scores", 50, 69), ("Metrics", 70, 79),
          ("Detector", 80, 83), ("Runs and tables", 84, 94), ("Explorers and commands", 95, 99))
+
+
+def markdown_table(table: str) -> str:
+    "A table of pandas in Markdown; a number of seeds that stands in every cell is left to the text above."
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in re.findall(r"<tr.*?</tr>", table, re.S)]
+    head, body = rows[0], rows[1:]
+    if body and not any(body[0][1:]):                  # the name of the index has a row of its own
+        head[0], body = body[0][0], body[1:]
+    counts = {match[0] for row in body for cell in row[1:] for match in [re.search(r" \(\d+\)$", cell) or [""]]}
+    seeds = counts.pop() if len(counts) == 1 else ""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *([cell.removesuffix(seeds) for cell in row] for row in body)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def readable(cell: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
@@ -40,8 +52,8 @@ def readable(cell: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     if "hide" in directives: return None
     cell.source = "" if "echo: false" in directives else re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
     for output in cell.outputs:
-        html = output.get("data", {}).get("text/html")
-        if html: output.data["text/html"] = re.sub(r"<style.*?</style>\s*", "", html, flags=re.S)  # shown as text elsewhere
+        table = output.get("data", {}).pop("text/html", "")
+        if "<table" in table: output.data = {"text/markdown": markdown_table(table)}
     return cell
 
 
