@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'plain', 'experiment_key', 'load_lines', 'write_text', 'store_result', 'flatten', 'results_frame',
-           'read_results', 'by_score', 'failures', 'mean_and_spread', 'seed_means', 'read_published',
+           'read_results', 'by_score', 'failures', 'project_path', 'mean_and_spread', 'seed_means', 'read_published',
            'published_columns', 'beside_published', 'comparison_table', 'sign_flip_p_value', 'PairedTest',
            'paired_test', 'bootstrap_images', 'store_history']
 
@@ -160,6 +160,17 @@ def failures(
     "The runs that failed, and why."
     failed = [line for line in load_lines(path) if "error" in line.get("context", {})]
     return pd.DataFrame([flatten(line["experiment"]) | {"error": line["context"]["error"]} for line in failed])
+
+# %% ../nbs/api/84_results.ipynb #be38030a
+def project_path(
+    path: str | os.PathLike,  # below the project's root, e.g. "results/mine.jsonl"; an absolute path stays as it is
+) -> Path:                    # the absolute path; it need not exist
+    "The path below the project's root: the nearest folder upwards with `results/published.csv`."
+    here = Path.cwd()
+    package = Path(importlib.util.find_spec("recon_ad").origin).parent
+    folders = [here, *here.parents, package.parent]  # a notebook far from its checkout still has the package's
+    roots = [folder for folder in folders if (folder / "results" / "published.csv").is_file()]
+    return (roots or [here])[0] / path
 
 # %% ../nbs/api/84_results.ipynb #197f996b
 SCALES = {"psnr": 1.0, "seconds": 1.0}  # figures that are not fractions, shown as they are; all others in percent

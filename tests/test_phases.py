@@ -17,6 +17,21 @@ def test_a_phase_runs_in_smoke_mode(path, tmp_path):
     executed = papermill.execute_notebook(path, tmp_path / path.name, parameters={"smoke": True}, cwd=tmp_path, kernel_name="python3", progress_bar=False)
     assert all(cell.get("execution_count") for cell in executed.cells if cell.cell_type == "code" and cell.source.strip())
     assert nbformat.read(tmp_path / path.name, as_version=4).metadata.papermill.exception is None
+    assert list((tmp_path / "runs" / path.stem).iterdir()), "its runs lie where it was started, at the root"
+
+
+def test_results_and_runs_lie_at_the_root_where_a_phase_is_opened_in_its_folder(tmp_path):
+    "JupyterLab starts a notebook in its own folder; `make phases`, above, in the root."
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
+    opened = tmp_path / "nbs" / "phases"
+    opened.mkdir(parents=True)
+    papermill.execute_notebook(ROOT / "nbs" / "phases" / "01_baseline.ipynb", tmp_path / "out.ipynb",
+                               parameters={"smoke": True}, cwd=opened, kernel_name="python3", progress_bar=False)
+    assert (tmp_path / "runs" / "01_baseline" / "smoke.jsonl").is_file()
+    assert not list(opened.iterdir())
+    found = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir() if not path.name.startswith(".")}
+    assert found == kept
 
 
 def test_the_kernel_is_this_environment(tmp_path):

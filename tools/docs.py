@@ -5,11 +5,13 @@
     python tools/docs.py site            nbs/ -> _docs/, by Quarto where it is on PATH, else by smalldocs
 """
 import argparse
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -17,14 +19,30 @@ import yaml
 from nbconvert import MarkdownExporter
 from nbconvert.preprocessors import ExtractOutputPreprocessor
 
+from pages import finish_site
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "nbs"
 SITE = ROOT / "_docs"
 PICTURES = "README_files"
 NOTE = "<!-- Made from nbs/index.ipynb by `make docs`; edit that. -->\n\n"
 
-# The sidebar: a section, and the notebooks in it.
-SECTIONS = (("Experiments", "phases/*.ipynb"), ("How to", "guides/*.ipynb"), ("Library", "api/*.ipynb"))
+# The sidebar: a section, and the notebooks in it; those of the reference as the data flows, by their numbers.
+SECTIONS = (("How to", "guides/[!gr]*.ipynb"), ("Experiments", "phases/*.ipynb"), ("Results", "guides/results.ipynb"))
+ROOMS = (("Data", 0, 9), ("Damage", 10, 14), ("Training", 15, 49), ("Maps and scores", 50, 69), ("Metrics", 70, 79),
+         ("Detector", 80, 83), ("Runs and tables", 84, 94), ("Explorers and commands", 95, 99))
+
+
+def markdown_table(table: str) -> str:
+    "A table of pandas in Markdown; a number of seeds that stands in every cell is left to the text above."
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in re.findall(r"<tr.*?</tr>", table, re.S)]
+    head, body = rows[0], rows[1:]
+    if body and not any(body[0][1:]):                  # the name of the index has a row of its own
+        head[0], body = body[0][0], body[1:]
+    counts = {match[0] for row in body for cell in row[1:] for match in [re.search(r" \(\d+\)$", cell) or [""]]}
+    seeds = counts.pop() if len(counts) == 1 else ""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *([cell.removesuffix(seeds) for cell in row] for row in body)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def readable(cell: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
@@ -34,8 +52,8 @@ def readable(cell: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     if "hide" in directives: return None
     cell.source = "" if "echo: false" in directives else re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
     for output in cell.outputs:
-        html = output.get("data", {}).get("text/html")
-        if html: output.data["text/html"] = re.sub(r"<style.*?</style>\s*", "", html, flags=re.S)  # shown as text elsewhere
+        table = output.get("data", {}).pop("text/html", "")
+        if "<table" in table: output.data = {"text/markdown": markdown_table(table)}
     return cell
 
 
@@ -80,14 +98,35 @@ def page(path: Path) -> str:
     return re.sub(r"^\d+[a-z]?_", "", path.name)
 
 
+def entries(paths: Iterable[Path]) -> list[dict]:
+    "The sidebar's lines for some notebooks."
+    return [{"text": title(path), "href": (path.parent / page(path)).relative_to(NOTEBOOKS).as_posix()} for path in sorted(paths)]
+
+
 def sidebar() -> dict:
     "The site's sidebar: the front page, then a section for each kind of notebook that there is."
-    contents = [{"text": "Start here", "href": "index.ipynb"}]
+    contents = [{"text": "Start", "href": "index.ipynb"}]
     for name, pattern in SECTIONS:
-        pages = [{"text": title(path), "href": (path.parent / page(path)).relative_to(NOTEBOOKS).as_posix()} for path in sorted(NOTEBOOKS.glob(pattern))]
-        if pages: contents.append({"section": name, "contents": pages})
-    contents.append({"text": "Contributing", "href": "CONTRIBUTING.md"})
+        if pages := entries(NOTEBOOKS.glob(pattern)): contents.append({"section": name, "contents": pages})
+    reference = []
+    for name, first, last in ROOMS:
+        rooms = [path for path in NOTEBOOKS.glob("api/*.ipynb") if first <= int(path.name[:2]) <= last]
+        if rooms: reference.append({"section": name, "contents": entries(rooms)})
+    contents.append({"section": "Reference", "contents": reference})
+    contents += entries(NOTEBOOKS.glob("guides/glossary.ipynb"))
+    contents.append({"text": "Design", "href": "CONTRIBUTING.md"})
     return {"website": {"sidebar": {"contents": contents}}}
+
+
+def sources() -> dict[str, tuple[Path, Path | None]]:
+    "Page -> the notebook it shows and the module made from it."
+    found = {}
+    for path in sorted(NOTEBOOKS.rglob("*.ipynb")):
+        if "_proc" in path.parts or ".ipynb_checkpoints" in path.parts: continue
+        module = ROOT / "recon_ad" / f"{page(path).removesuffix('.ipynb')}.py"
+        name = (path.parent / page(path)).relative_to(NOTEBOOKS).with_suffix(".html").as_posix()
+        found[name] = (path, module if path.parent.name == "api" and module.exists() else None)
+    return found
 
 
 def introduction(notebook: Path) -> str:
@@ -97,11 +136,20 @@ def introduction(notebook: Path) -> str:
     return first.source[heading.end():].strip() if heading else ""
 
 
+def alternative(source: str) -> str:
+    "The title that a cell gives its figure, as far as it is a plain text."
+    found = re.search(r"""(?:title|suptitle)\s*[=(]\s*(["'])((?:(?!\1).)+)\1""", source)
+    return found[2] if found and "fig-alt" not in source else ""
+
+
 def finish_page(path: Path, source: Path) -> None:
     "A staged notebook in the state that both site builders read."
     notebook = nbformat.reader.reads(path.read_text(encoding="utf-8"))
     for cell in notebook.cells:
         cell.pop("has_sd", None)  # a mark of nbdev's that the notebook format does not know
+        shown = [output.get("data", {}) for output in cell.get("outputs", [])]
+        text = alternative(cell.source) if any("image/png" in data for data in shown) else ""
+        if text: cell.source = f"#| fig-alt: {json.dumps(text, ensure_ascii=False)}\n{cell.source}"
         if cell.cell_type == "raw": cell.source = re.sub(r"^output-file:.*\n", "", cell.source, flags=re.M)
     notebook.metadata.get("execution", {}).pop("total", None)
     at = 1 + (len(notebook.cells) > 1 and "AUTOGENERATED" in notebook.cells[1].source)
@@ -136,6 +184,7 @@ def site() -> int:
     if subprocess.run(command).returncode: return 1
     shutil.rmtree(SITE, ignore_errors=True)
     shutil.move(staged / SITE.name, SITE)
+    finish_site(SITE, sources(), ROOT)
     print(f"site               {SITE / 'index.html'}")
     return 0
 
