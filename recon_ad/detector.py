@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from .anomaly_maps import Observation, image_score
 from .architectures import Autoencoder, build_model
-from .calibration import threshold
+from .calibration import robust_threshold
 from .data import FITS, Sample, hold_out, load_images, load_masks, restore_map, to_float
 from .foreground import find_foreground
 from .losses import parse_loss
@@ -160,7 +160,9 @@ def calibrate(
     for raw in ({name: value.to(self.device) for name, value in raw.items()} for raw in raws):
         scores.append(image_score(within(score.combine(raw, without=raw), self.region_), settings.top))
     self.score_, self.held_out_scores_ = score, torch.cat(scores).cpu()
-    self.threshold_, self.false_alarm_rate_ = threshold(self.held_out_scores_, settings.false_alarm_rate)
+    found = robust_threshold(self.held_out_scores_, settings.false_alarm_rate)
+    self.threshold_, self.false_alarm_rate_ = found.value, found.false_alarm_rate
+    self.set_by_, self.alone_ = found.set_by, found.alone  # held-out images that set it; that stand alone: times the median
     return self
 
 # %% ../nbs/api/80_detector.ipynb #835f56e1
