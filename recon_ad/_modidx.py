@@ -153,6 +153,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'recon_ad.data._contents': ('api/data.html#_contents', 'recon_ad/data.py'),
                                'recon_ad.data._decode_into': ('api/data.html#_decode_into', 'recon_ad/data.py'),
                                'recon_ad.data._find_doubles': ('api/data.html#_find_doubles', 'recon_ad/data.py'),
+                               'recon_ad.data._find_flat': ('api/data.html#_find_flat', 'recon_ad/data.py'),
                                'recon_ad.data._find_samples': ('api/data.html#_find_samples', 'recon_ad/data.py'),
                                'recon_ad.data._is_deep': ('api/data.html#_is_deep', 'recon_ad/data.py'),
                                'recon_ad.data._is_deep_colour': ('api/data.html#_is_deep_colour', 'recon_ad/data.py'),

@@ -148,6 +148,10 @@ def calibrate(
     most: int = 256,                 # training images from which the views learn their units
 ) -> Detector:
     "Fit the score and the threshold on good images; the network stays as it is."
+    for name, images in (("training", training), ("held-out", held_out)):
+        if len(images) < 2 or any((image != images[0]).any() for image in images[1:]): continue
+        raise ValueError(f"Detector.calibrate: all {len(images)} {name} images are identical, so nothing says how much normal parts vary; "
+                         "give pictures of different parts")
     settings, score = self.settings, Score(self.settings.score, self.settings.sigma, places=self.settings.places).to(self.device)
     for start in range(0, min(len(training), most), 16):
         score.fit_batch(self.observe(as_float(training[start:min(start + 16, most)])))
@@ -226,8 +230,8 @@ def stream(
         filled = torch.cat((chunk, chunk[-1:].expand(batch - len(chunk), -1, -1, -1)))  # always one batch size: the same kernels, the same rounding
         seen = self.observe(filled)
         with torch.inference_mode(): found = within(self.score_(seen), self.region_)
-        scores = image_score(found, self.settings.top)
-        return [Prediction(found[row:row + 1].cpu(), scores[row:row + 1].cpu(), scores[row:row + 1].cpu().double() > self.threshold_, seen.reconstruction[row:row + 1].cpu())
+        scores = image_score(found, self.settings.top)  # one that is not finite is never normal: nothing fails open
+        return [Prediction(found[row:row + 1].cpu(), scores[row:row + 1].cpu(), ~(scores[row:row + 1].cpu().double() <= self.threshold_) | scores[row:row + 1].cpu().isinf(), seen.reconstruction[row:row + 1].cpu())
                 for row in range(len(chunk))]
     cores = torch.get_num_threads() if self.device.type == "cpu" and len(images) > 1 else 1
     for rows in spread(look, range(0, len(images), batch), cores): yield from rows
