@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from .anomaly_maps import Observation, image_score
 from .architectures import Autoencoder, build_model
 from .calibration import robust_threshold
-from .data import FITS, Sample, hold_out, load_images, load_masks, restore_map, to_float
+from .data import FITS, Sample, hold_out, image_size, load_images, load_masks, restore_map, to_float
 from .foreground import find_foreground
 from .losses import parse_loss
 from .metrics import Evaluation, evaluate
@@ -330,10 +330,12 @@ def evaluate_detector(
 ) -> Evaluation:
     "All figures of a detector on labelled samples, at the resolution of their masks."
     fit, region = detector.settings.fit_mode, None if detector.region_ is None else detector.region_.float().cpu().numpy()
-    maps, masks, scores = [], load_masks(samples), []
+    marked = all(sample.mask for sample in samples if sample.label)  # without masks there are image figures only
+    masks = load_masks(samples) if marked else [np.zeros(image_size(sample.path), bool) for sample in samples]
+    maps, scores = [], []
     for number, found in enumerate(detector.stream(samples)):
         maps.append(restore_map(found.anomaly_map[0].numpy(), masks[number].shape, fit))
         scores.append(found.anomaly_score.item())
         if region is not None: maps[-1], masks[number] = cut_to_region(maps[-1], masks[number], restore_map(region, masks[number].shape, fit) > 0.5)
-    defects = [sample.defect if region is None or mask.any() else "good" for sample, mask in zip(samples, masks)]
-    return evaluate(maps, masks, [defect != "good" for defect in defects], defects, np.array(scores), [s.path.name for s in samples], bootstrap=bootstrap)
+    defects = [sample.defect if region is None or not marked or mask.any() else "good" for sample, mask in zip(samples, masks)]
+    return evaluate(maps, masks if marked else None, [defect != "good" for defect in defects], defects, np.array(scores), [s.path.name for s in samples], bootstrap=bootstrap)
