@@ -348,20 +348,36 @@ def list_images(
     files = [folder] if folder.is_file() else sorted(folder.rglob('*'))
     return [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith('.') and file.is_file()]
 
+# %% ../nbs/api/00_data.ipynb #f1a70001
+def _find_flat(root: Path) -> tuple[list[Sample], list[str]]:
+    "The images of a folder without splits: `good/` and `bad/`, or pictures alone, which count as normal."
+    if not root.is_dir(): return [], []
+    if (root/'good').is_dir():
+        normal = list_images(root/'good')
+        bad = list_images(root/'bad') if (root/'bad').is_dir() else []
+        samples = [Sample(path, 'train', 0, 'good') for path in normal]
+        samples += [Sample(path, 'test', 1, 'bad') for path in bad]
+        notes = [f'good: {len(normal)} images taken as normal, all for training']
+        return samples, notes + ([f'bad: {len(bad)} images taken as defective, all for the test'] if bad else [])
+    normal = [path for path in sorted(root.iterdir()) if path.is_file() and path in list_images(path)]
+    notes = [f'a folder of {len(normal)} images and no train/good: all are taken as normal, for training'] if normal else []
+    return [Sample(path, 'train', 0, 'good') for path in normal], notes
+
 # %% ../nbs/api/00_data.ipynb #96ad9560
 def _find_samples(root: Path) -> tuple[list[Sample], list[str]]:
     "The images of both splits, still without masks, and notes on what was passed over."
     samples, notes = [], []
+    if not (root/'train').is_dir(): return _find_flat(root)
     for split in ('train', 'test'):
         for folder in sorted((root/split).iterdir()) if (root/split).is_dir() else []:
             if folder.name.startswith('.'): continue
             entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith('.')] if folder.is_dir() else []
-            images = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES]
+            images = list_images(folder) if folder.is_dir() else []
             if not folder.is_dir(): notes.append(f'{split}/{folder.name}: passed over, images are sought in folders such as {split}/good')
             elif split == 'train' and folder.name != 'good':
                 notes.append(f'train/{folder.name}: passed over ({len(images)} images), training takes train/good alone')
                 continue
-            if others := [entry.name for entry in entries if entry not in images]:
+            if others := [entry.name for entry in entries if entry not in images and not entry.is_dir()]:
                 named = ', '.join(others[:3]) + (' ...' if len(others) > 3 else '')
                 notes.append(f'{split}/{folder.name}: {len(others)} entries that are no images passed over ({named})')
             samples += [Sample(image, split, int(folder.name != 'good'), folder.name) for image in images]
@@ -371,10 +387,11 @@ def _find_samples(root: Path) -> tuple[list[Sample], list[str]]:
 def _pair_masks(root: Path, samples: list[Sample]) -> tuple[list[Sample], list[Path]]:
     "The samples with their masks, by stem with or without `_mask`; and the mask files that belong to none."
     files = [path for path in list_images(root/'ground_truth')] if (root/'ground_truth').is_dir() else []
-    by_name = {(path.parent.name, path.stem): path for path in files}
+    by_name = {(path.parent.relative_to(root/'ground_truth'), path.stem): path for path in files}
     paired = []
     for sample in samples:
-        names = [(sample.defect, sample.path.stem + ending) for ending in ('_mask', '')]
+        place = sample.path.parent.relative_to(root/'test' if root/'test' in sample.path.parents else root)
+        names = [(place, sample.path.stem + ending) for ending in ('_mask', '')]
         mask = next((by_name[name] for name in names if name in by_name), None) if sample.split == 'test' else None
         paired.append(Sample(sample.path, sample.split, sample.label, sample.defect, mask))
     used = {sample.mask for sample in paired}
@@ -464,12 +481,12 @@ def check_dataset(
     files = sorted({sample.path for sample in samples} | {sample.mask for sample in samples if sample.mask})
     with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool: scans = dict(zip(files, pool.map(_scan, files)))
     spoilt, doubles = _find_doubles(samples, scans)
-    stems = Counter((sample.split, sample.defect, sample.path.stem) for sample in samples)
+    stems = Counter((sample.path.parent, sample.path.stem) for sample in samples)
     broken = set()
     for sample in samples:
         error = scans[sample.path].error
         found = [f'cannot be read: {error}' if error else '', _mask_problem(sample, scans, has_masks), spoilt.get(sample.path, '')]
-        if sample.label and stems[sample.split, sample.defect, sample.path.stem] > 1: found.append('shares its name, and so its mask, with another image')
+        if sample.label and stems[sample.path.parent, sample.path.stem] > 1: found.append('shares its name, and so its mask, with another image')
         for problem in filter(None, found):
             problems.append(f'{sample.path.relative_to(root).as_posix()}: {problem}')
             broken.add(sample.path)

@@ -344,3 +344,47 @@ def test_no_plotting_and_no_jupyter_is_imported():
     code = ('import sys, recon_ad, recon_ad.data, recon_ad.strips; '
             'print([name for name in ("matplotlib", "seaborn", "IPython", "ipywidgets", "jupyter_core", "pandas") if name in sys.modules])')
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+
+# layouts other than MVTec AD
+
+def write_pictures(folder, numbers):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers: Image.fromarray(np.roll(GRAY, 7 * number, 1)).save(folder/f'{number:03}.png')
+
+
+def understood(root):
+    report = check_dataset(root)
+    assert not report.problems and not report.fatal
+    return [(sample.split, sample.label, sample.defect, sample.path.relative_to(root).as_posix()) for sample in list_samples(root)]
+
+
+def test_a_flat_folder_is_all_normal(tmp_path):
+    write_pictures(tmp_path, range(3))
+    assert understood(tmp_path) == [('train', 0, 'good', f'{number:03}.png') for number in range(3)]
+    assert any('all are taken as normal' in note for note in check_dataset(tmp_path).notes)
+
+
+def test_good_and_bad(tmp_path):
+    write_pictures(tmp_path/'good', range(3))
+    write_pictures(tmp_path/'bad', [5])
+    assert understood(tmp_path)[2:] == [('train', 0, 'good', 'good/002.png'), ('test', 1, 'bad', 'bad/005.png')]
+
+
+def test_subfolders_with_equal_names_and_their_masks(tmp_path):
+    write_pictures(tmp_path/'train/good/cam1', [0])
+    write_pictures(tmp_path/'train/good/cam2', [1])
+    mask = np.zeros(GRAY.shape, np.uint8)
+    mask[10:20] = 255
+    for row, camera in enumerate(('cam1', 'cam2')):
+        (tmp_path/f'test/crack/{camera}').mkdir(parents=True)
+        (tmp_path/f'ground_truth/crack/{camera}').mkdir(parents=True)
+        Image.fromarray(np.roll(GRAY, 50 + row, 1)).save(tmp_path/f'test/crack/{camera}/000.png')
+        Image.fromarray(mask).save(tmp_path/f'ground_truth/crack/{camera}/000_mask.png')
+    assert [row[3] for row in understood(tmp_path)][:2] == ['train/good/cam1/000.png', 'train/good/cam2/001.png']
+    cracks = [sample for sample in list_samples(tmp_path) if sample.label]
+    assert [sample.mask.parent.name for sample in cracks] == ['cam1', 'cam2']
+
+
+def test_an_empty_folder_is_still_refused(tmp_path):
+    with pytest.raises(DatasetError, match='there is no folder train/good'): list_samples(tmp_path)
