@@ -58,14 +58,11 @@ class PlaceStatistics(nn.Module):
 
     def measure(self, without: Float[Tensor, "1 H W"] | None = None) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
         "Median and spread at each place, at the size of the maps."
-        maps = torch.cat(self.maps)
-        if self.ordered is None: self.ordered = maps.sort(dim=0).values
-        # a new image is judged by as many others as a fitted one that is left out
-        if without is None and len(maps) > 2: without = maps[-1:]
+        if self.ordered is None: self.ordered = torch.cat(self.maps).sort(dim=0).values
+        if without is None and len(self.ordered) > 2: without = self.maps[-1][-1:]  # a new image has as many judges
         low, median, high = (place_quantile(self.ordered, share, without) for share in (0.16, 0.5, 0.84))  # a Gaussian has 68 % within one standard deviation
         spread = (high - low) / 2
-        # the larger of a place's own spread and its neighbourhood's: few images may agree by chance, and an edge is narrower than a neighbourhood
-        spread = torch.maximum(spread, smooth(spread[None], self.sigma / 4)[0])
+        spread = torch.maximum(spread, smooth(spread[None], self.sigma / 4)[0])  # few may agree by chance
         both = torch.stack((median, spread))
         if not self.places: both = both.mean((1, 2), keepdim=True).expand_as(both)
         median, spread = F.interpolate(both[None], scale_factor=4, mode="bilinear", align_corners=False)[0, :, :self.size[0], :self.size[1]]
