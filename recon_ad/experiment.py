@@ -172,7 +172,11 @@ class Experiment:
         for name, value in canonical_fields(self).items(): object.__setattr__(self, name, value)
         if problems := experiment_problems(self): raise ValueError(f"Experiment: {'; '.join(problems)}")
 
-    def as_dict(self) -> dict: return plain(dataclasses.asdict(self))
+# %% ../nbs/api/85_experiment.ipynb #b0474c5a
+@patch
+def as_dict(self: Experiment) -> dict:  # by field; lists instead of tuples
+    "All fields as plain values, as a line of results holds them."
+    return plain(dataclasses.asdict(self))
 
 # %% ../nbs/api/85_experiment.ipynb #fcb447b1
 @patch(as_prop=True)

@@ -10,6 +10,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -104,29 +105,33 @@ class LatentNormality(nn.Module):
         if not seen.decoded: raise ValueError("LatentNormality: decoder=True needs the decoder's features, and this observation has none")
         return seen.decoded
 
-    def fit_batch(self, seen: Observation) -> None:
-        "Learn mean and covariance from a batch of normal images (memory: one mean map and one C x C matrix a level)."
-        n = len(seen.image)
-        for level in self.levels:
-            values = self.features(seen)[level].float()
-            mean = getattr(self, f"mean_{level}") if self.count else values.mean(0)
-            # Welford's update, over images, at every place: stable however many images there are
-            if not self.per_pixel: mean = mean.mean((1, 2), keepdim=True)
-            before = values - mean
-            mean = mean + before.sum(0) / (self.count + n) if self.count else mean
-            if not self.per_pixel: mean = mean.mean((1, 2), keepdim=True)
-            scatter = torch.einsum("nchw,ndhw->cd", before, values - mean) / values[0, 0].numel()
-            self.scatter[level] = self.scatter.get(level, 0) + scatter
-            setattr(self, f"mean_{level}", mean)
-        self.count += n
-        if self.count > 1:
-            for level in self.levels: setattr(self, f"whiten_{level}", whitening(self.scatter[level] / (self.count - 1), self.shrinkage))
+# %% ../nbs/api/60_latent.ipynb #16a0a015
+@patch
+def fit_batch(self: LatentNormality, seen: Observation) -> None:
+    "Learn mean and covariance from a batch of normal images (memory: one mean map and one C x C matrix a level)."
+    n = len(seen.image)
+    for level in self.levels:
+        values = self.features(seen)[level].float()
+        mean = getattr(self, f"mean_{level}") if self.count else values.mean(0)
+        # Welford's update, over images, at every place: stable however many images there are
+        if not self.per_pixel: mean = mean.mean((1, 2), keepdim=True)
+        before = values - mean
+        mean = mean + before.sum(0) / (self.count + n) if self.count else mean
+        if not self.per_pixel: mean = mean.mean((1, 2), keepdim=True)
+        scatter = torch.einsum("nchw,ndhw->cd", before, values - mean) / values[0, 0].numel()
+        self.scatter[level] = self.scatter.get(level, 0) + scatter
+        setattr(self, f"mean_{level}", mean)
+    self.count += n
+    if self.count > 1:
+        for level in self.levels: setattr(self, f"whiten_{level}", whitening(self.scatter[level] / (self.count - 1), self.shrinkage))
 
-    def forward(self, seen: Observation) -> Float[Tensor, "n h w"]:  # non-negative; higher is more anomalous
-        "Squared distance per channel at each pixel, summed over levels."
-        size, total = tuple(seen.image.shape[-2:]), 0
-        for level in self.levels:
-            values = self.features(seen)[level].float()
-            whitened = F.conv2d(values - getattr(self, f"mean_{level}"), getattr(self, f"whiten_{level}")[:, :, None, None])
-            total = total + to_image_size(whitened.square().mean(dim=1), size, feature_stride(values, size))
-        return total
+# %% ../nbs/api/60_latent.ipynb #250dd6c2
+@patch
+def forward(self: LatentNormality, seen: Observation) -> Float[Tensor, "n h w"]:  # non-negative; higher is more anomalous
+    "Squared distance per channel at each pixel, summed over levels."
+    size, total = tuple(seen.image.shape[-2:]), 0
+    for level in self.levels:
+        values = self.features(seen)[level].float()
+        whitened = F.conv2d(values - getattr(self, f"mean_{level}"), getattr(self, f"whiten_{level}")[:, :, None, None])
+        total = total + to_image_size(whitened.square().mean(dim=1), size, feature_stride(values, size))
+    return total

@@ -15,6 +15,7 @@ from typing import Callable, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
@@ -294,40 +295,44 @@ class Damage:
         noise = self.noise / 255 * torch.randn(images.shape, generator=generator, device=images.device)
         return Damaged((image + noise).clamp(0, 1), mask, (images + noise).clamp(0, 1) if self.keep_noise else images)
 
-    def draw(
-        self,
-        images: Float[Tensor, 'n 1 h w'],      # as above
-        generator: Generator,                  # as above
-        foreground: Bool[Tensor, 'n h w'],     # where damage may lie
-    ) -> tuple[Float[Tensor, 'n 1 h w'], Bool[Tensor, 'n h w']]: # the images after damage, and where they were changed
-        "One kind of damage on each of a share of the images."
-        n, _, h, w = images.shape
-        image, mask = images.clone(), torch.zeros((n, h, w), dtype=torch.bool, device=images.device)
-        count = int(self.probability * n + float(uniform(generator, 1))) if self.terms else 0
-        if count:
-            chosen = torch.randperm(n, generator=generator, device=generator.device)[:count].tolist()
-            weights = torch.tensor([term.weight for term in self.terms], device=generator.device)
-            drawn = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
-            for k in sorted(set(drawn)):
-                places = [place for place, term in zip(chosen, drawn) if term == k]
-                index = torch.tensor(places, device=images.device)
-                some = index if len(places) > 1 else slice(places[0], places[0] + 1)  # a slice copies nothing
-                boxes, part, marked = self.terms[k].kind().parts(images[some], generator, foreground[some], images, index)
-                boxes.put(part, [image[place, 0] for place in places])
-                boxes.put(marked, [mask[place] for place in places])
-        return image, mask
+# %% ../nbs/api/14_synthesis.ipynb #b35f5f41
+@patch
+def draw(
+    self: Damage,
+    images: Float[Tensor, 'n 1 h w'],      # as above
+    generator: Generator,                  # as above
+    foreground: Bool[Tensor, 'n h w'],     # where damage may lie
+) -> tuple[Float[Tensor, 'n 1 h w'], Bool[Tensor, 'n h w']]: # the images after damage, and where they were changed
+    "One kind of damage on each of a share of the images."
+    n, _, h, w = images.shape
+    image, mask = images.clone(), torch.zeros((n, h, w), dtype=torch.bool, device=images.device)
+    count = int(self.probability * n + float(uniform(generator, 1))) if self.terms else 0
+    if count:
+        chosen = torch.randperm(n, generator=generator, device=generator.device)[:count].tolist()
+        weights = torch.tensor([term.weight for term in self.terms], device=generator.device)
+        drawn = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
+        for k in sorted(set(drawn)):
+            places = [place for place, term in zip(chosen, drawn) if term == k]
+            index = torch.tensor(places, device=images.device)
+            some = index if len(places) > 1 else slice(places[0], places[0] + 1)  # a slice copies nothing
+            boxes, part, marked = self.terms[k].kind().parts(images[some], generator, foreground[some], images, index)
+            boxes.put(part, [image[place, 0] for place in places])
+            boxes.put(marked, [mask[place] for place in places])
+    return image, mask
 
-    def soften(
-        self,
-        image: Float[Tensor, 'n 1 h w'],      # after damage
-        sound: Float[Tensor, 'n 1 h w'],      # before
-        generator: Generator,                 # as above
-    ) -> tuple[Float[Tensor, 'n 1 h w'], Bool[Tensor, 'n h w']]: # the images with the change as a lens would have shown it, and where it can be seen
-        "Every change blurred as much as the pictures are."
-        change = soften_change((image - sound)[:, 0], self.blur, generator)[:, None]
-        after = (sound + change).clamp(0, 1)
-        seen = (after - sound).abs() >= VISIBLE * (1 - 1e-5)
-        return torch.where(seen, after, sound), seen[:, 0]
+# %% ../nbs/api/14_synthesis.ipynb #0cd6468a
+@patch
+def soften(
+    self: Damage,
+    image: Float[Tensor, 'n 1 h w'],      # after damage
+    sound: Float[Tensor, 'n 1 h w'],      # before
+    generator: Generator,                 # as above
+) -> tuple[Float[Tensor, 'n 1 h w'], Bool[Tensor, 'n h w']]: # the images with the change as a lens would have shown it, and where it can be seen
+    "Every change blurred as much as the pictures are."
+    change = soften_change((image - sound)[:, 0], self.blur, generator)[:, None]
+    after = (sound + change).clamp(0, 1)
+    seen = (after - sound).abs() >= VISIBLE * (1 - 1e-5)
+    return torch.where(seen, after, sound), seen[:, 0]
 
 # %% ../nbs/api/14_synthesis.ipynb #e37e64dd
 def parse_range(
