@@ -1,3 +1,3 @@
 """Find industrial defects without ever being shown one."""
 
-__version__ = "0.3.0"
+__version__ = "0.3.1"
