@@ -21,6 +21,7 @@ setup(
     license=about["license"],
     python_requires=f">={about['min_python']}",
     packages=find_packages(include=["recon_ad", "recon_ad.*"]),
+    package_data={"recon_ad": ["py.typed"]},
     install_requires=about["requirements"].split(),
     extras_require=extras,
     entry_points={"console_scripts": about["console_scripts"].split()},

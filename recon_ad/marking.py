@@ -47,7 +47,8 @@ def focal_bce(
 ) -> Tensor:                                            # a scalar, at least 0
     "Weighted cross-entropy that turns to what is wrong. Source: Lin et al. 2017. Differs: labels may be soft."
     wrong = (logits.sigmoid() - label).abs().detach() ** gamma
-    return weighted_bce(logits, label, mask, wrong if weight_map is None else wrong * weight_map, damaged)
+    weight = wrong if weight_map is None else wrong * weight_map
+    return weighted_bce(logits, label, mask, weight, damaged)
 
 # %% ../nbs/api/22_marking.ipynb #d464b116
 def soft_dice(

@@ -22,7 +22,7 @@ def band_power(
     low: float,                       # lower end of the band, in cycles per pixel
     high: float,                      # its upper end, at most 0.5
 ) -> Float[Tensor, "n"]:              # in the square of that unit
-    "Geometric mean over frequencies of the power along rows and columns; lines are windowed, so that their ends are no edges."
+    "Power along rows and columns, its geometric mean over a band; lines are windowed: their ends are no edges."
     totals = []
     for axis in (-1, -2):
         length = images.shape[axis]
