@@ -118,6 +118,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'recon_ad.cli': { 'recon_ad.cli.OneLineParser': ('api/cli.html#onelineparser', 'recon_ad/cli.py'),
                               'recon_ad.cli.OneLineParser.error': ('api/cli.html#onelineparser.error', 'recon_ad/cli.py'),
                               'recon_ad.cli.add_command': ('api/cli.html#add_command', 'recon_ad/cli.py'),
+                              'recon_ad.cli.alone_note': ('api/cli.html#alone_note', 'recon_ad/cli.py'),
                               'recon_ad.cli.check': ('api/cli.html#check', 'recon_ad/cli.py'),
                               'recon_ad.cli.choose_notebooks': ('api/cli.html#choose_notebooks', 'recon_ad/cli.py'),
                               'recon_ad.cli.export': ('api/cli.html#export', 'recon_ad/cli.py'),

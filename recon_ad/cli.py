@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'parse_size', 'parse_minutes', 'parse_threads', 'parse_detector', 'OneLineParser', 'too_few', 'shape_note',
-           'look_at', 'check', 'rate_note', 'train', 'judge_files', 'predict', 'export', 'choose_notebooks', 'pass_on',
-           'run_papermill', 'phases', 'add_command', 'make_parser', 'main']
+           'look_at', 'check', 'rate_note', 'alone_note', 'train', 'judge_files', 'predict', 'export',
+           'choose_notebooks', 'pass_on', 'run_papermill', 'phases', 'add_command', 'make_parser', 'main']
 
 # %% ../nbs/api/99_cli.ipynb #fb776f3d
 import argparse
@@ -135,6 +135,16 @@ def rate_note(
     needed = held_out_needed(wanted)
     return f"{said}; for {wanted:.3g} it takes {needed} held-out ones, {math.ceil(needed / share - 1e-9)} good images in all at --held-out-share {share:g}"
 
+# %% ../nbs/api/99_cli.ipynb #bf412db3
+def alone_note(
+    names: Sequence[str],       # of the held-out normal images
+    alone: dict[int, float],    # of `Detector.alone_`: which of them stand alone, and how many times the median they score
+) -> str:                       # a line each; empty where none stands alone
+    "Held-out parts that were set aside before the threshold was set."
+    lines = [f"note: {names[number]} stands alone among the normal parts, {times:.0f} times their median score: "
+             "look at it, keep it or remove it" for number, times in alone.items()]
+    return "\n".join(lines)
+
 # %% ../nbs/api/99_cli.ipynb #63a8f1d6
 def train(arguments: argparse.Namespace) -> int:
     "`recon_ad train FOLDER DETECTOR`."
@@ -143,9 +153,12 @@ def train(arguments: argparse.Namespace) -> int:
     from recon_ad.held_out import choose_score
     exam = arguments.score == "exam"
     changes = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None and not (exam and name == "score")}
-    if changes.get("damage") == "none": changes = {"architecture": "autoencoder"} | changes  # nothing to learn marking from
-    if exam or changes.get("architecture", "marking") != "marking": changes = {"score": "residual + latent"} | changes
-    detector = Detector(device=arguments.device, **recipe(arguments.recipe, arguments.size or (176, 976)) | changes)
+    # without damage there is nothing to learn marking from
+    if changes.get("damage") == "none": changes = {"architecture": "autoencoder"} | changes
+    marks = changes.get("architecture", "marking") == "marking"
+    if exam or not marks: changes = {"score": "residual + latent"} | changes
+    settings = recipe(arguments.recipe, arguments.size or (176, 976)) | changes
+    detector = Detector(device=arguments.device, **settings)
     arguments.detector.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is told now
     samples, asked = list_samples(arguments.folder, skip_broken=arguments.skip_broken), detector.settings
     normal, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
@@ -159,6 +172,8 @@ def train(arguments: argparse.Namespace) -> int:
     seconds = None if arguments.minutes is None else 60 * arguments.minutes
     detector.fit(good, region, seconds, arguments.resume, not arguments.quiet, arguments.threads or "auto")
     if exam: choose_score(detector, good)
+    held_out = [normal[number].path.name for number in detector.held_out_]
+    if odd := alone_note(held_out, detector.alone_): print(odd)
     settings = detector.settings
     print(f"saved {detector.save(arguments.detector)}: {settings.training.steps} steps, score {settings.score}, above {detector.threshold_:.3g} is anomalous "
           f"({rate_note(detector.false_alarm_rate_, settings.false_alarm_rate, len(detector.held_out_), settings.held_out_share)})")
