@@ -151,13 +151,14 @@ def read_off(
     "What training needs to know about the part, as the normal images show it."
     found = fit_foreground(images, settings.foreground)
     low, high = matched_blur(to_float(images[::-(-len(images) // 64)])[:, 0])
-    mixture = "parts" if found.kind == "object" else "surfaces"
+    same_place = found.alignment > 0.6  # a part that fills the picture: it has places, and a mirrored one is another part
+    mixture = "parts" if found.kind == "object" else "parts + surfaces" if same_place else "surfaces"
     sharpness = f", blur={low:g}:{high:g}" if high else ""
     changes = {}
     if settings.damage == "auto":
         changes["damage"] = f"{mixture}; probability=0.6, times=2{sharpness}"
     if settings.training.flips == "auto":
-        changes["flips"] = "" if found.kind == "object" else "hv"
+        changes["flips"] = "" if found.kind == "object" or same_place else "hv"
     return settings.changed(**changes)
 
 # %% ../nbs/api/80_detector.ipynb #382acc0c
