@@ -151,8 +151,10 @@ def read_off(
     "What training needs to know about the part, as the normal images show it."
     found = fit_foreground(images, settings.foreground)
     low, high = matched_blur(to_float(images[::-(-len(images) // 64)])[:, 0])
-    same_place = found.alignment > 0.6  # a part that fills the picture: it has places, and a mirrored one is another part
-    mixture = "parts" if found.kind == "object" else "parts + surfaces" if same_place else "surfaces"
+    # a part that fills the picture has places, and a mirrored one is another part
+    same_place = found.alignment > 0.6
+    filling = "parts + surfaces" if same_place else "surfaces"
+    mixture = "parts" if found.kind == "object" else filling
     sharpness = f", blur={low:g}:{high:g}" if high else ""
     changes = {}
     if settings.damage == "auto":
