@@ -5,6 +5,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'recon_ad/anomaly_maps.py'),
                                        'recon_ad.anomaly_maps.anomaly_map': ( 'api/anomaly_maps.html#anomaly_map',
                                                                               'recon_ad/anomaly_maps.py'),
+                                       'recon_ad.anomaly_maps.decide': ('api/anomaly_maps.html#decide', 'recon_ad/anomaly_maps.py'),
                                        'recon_ad.anomaly_maps.image_score': ( 'api/anomaly_maps.html#image_score',
                                                                               'recon_ad/anomaly_maps.py'),
                                        'recon_ad.anomaly_maps.smooth': ('api/anomaly_maps.html#smooth', 'recon_ad/anomaly_maps.py')},

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .anomaly_maps import Observation, image_score
+from .anomaly_maps import Observation, decide, image_score
 from .architectures import Autoencoder, build_model
 from .calibration import robust_threshold
 from .data import FITS, Sample, hold_out, image_size, load_images, load_masks, restore_map, to_float
@@ -290,9 +290,9 @@ def stream(
         filled = torch.cat((chunk, chunk[-1:].expand(batch - len(chunk), -1, -1, -1)))  # always one batch size: the same kernels, the same rounding
         seen = self.observe(filled)
         with torch.inference_mode(): found = within(self.score_(seen), self.region_)
-        scores = image_score(found, self.settings.top)  # one that is not finite is never normal: nothing fails open
-        return [Prediction(found[row:row + 1].cpu(), scores[row:row + 1].cpu(), ~(scores[row:row + 1].cpu().double() <= self.threshold_) | scores[row:row + 1].cpu().isinf(), seen.reconstruction[row:row + 1].cpu())
-                for row in range(len(chunk))]
+        scores = image_score(found, self.settings.top).cpu()
+        answers = found.cpu(), scores, decide(scores, self.threshold_), seen.reconstruction.cpu()
+        return [Prediction(*(answer[row:row + 1] for answer in answers)) for row in range(len(chunk))]
     cores = torch.get_num_threads() if self.device.type == "cpu" and len(images) > 1 else 1
     for rows in spread(look, range(0, len(images), batch), cores): yield from rows
 

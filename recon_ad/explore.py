@@ -24,6 +24,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
+from .anomaly_maps import decide
 from .data import Sample, fit_mask, load_masks
 from .detector import Detector, as_float, within
 from .foreground import find_foreground
@@ -182,8 +183,8 @@ def explore_detector(
     ranges = {name: common_vmax(found) for name, found in maps.items()}
     def draw(image, view, threshold):
         found, chosen = maps[view][image], slice(image, image + 1)
-        highest = found.max().item()
-        verdict = "defective" if highest > threshold else "normal"
+        highest = found.max()
+        verdict = "defective" if decide(highest, threshold) else "normal"
         title = f"{view} {highest:.1f}, threshold {threshold:.1f}: {verdict}"
         return title, show_detection(
             pictures[chosen], rebuilt[chosen], found[None], masks and masks[chosen],

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, UInt
 from torch import Tensor, nn
 
-from .anomaly_maps import image_score
+from .anomaly_maps import decide, image_score
 from .data import hold_out
 from .detector import Detector, observe, within
 from .training import pick_precision
@@ -44,7 +44,7 @@ class Judge(nn.Module):
         seen = observe(self.model, image[:, None].float() / self.highest)
         anomaly_map = within(self.score(seen), self.region)
         anomaly_score = image_score(anomaly_map, self.top)
-        return anomaly_map, anomaly_score, anomaly_score.double() > self.threshold, seen.reconstruction[:, 0]
+        return anomaly_map, anomaly_score, decide(anomaly_score, self.threshold), seen.reconstruction[:, 0]
 
 # %% ../nbs/api/81_export.ipynb #397aa335
 def in_float32(
