@@ -361,7 +361,7 @@ def store_heatmaps(
 def run_experiment(
     experiment: Experiment,
     data_root: str | os.PathLike | None = None, # where image sets lie; None takes RECON_AD_DATA
-    runs: str | os.PathLike | None = None,      # folder for histories, scores and heatmaps, in one named after the experiment; None keeps none
+    runs: str | os.PathLike | None = None,      # folder for checkpoints, histories, scores and heatmaps, in one named after the experiment; None keeps none
     device: str = "auto",                       # auto, cpu, cuda, mps
     training_bar: bool = False,                 # show the steps of the training
 ) -> dict:                                      # {"metrics": {...}, "context": {...}}
@@ -370,15 +370,16 @@ def run_experiment(
     train, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
     good, array = (load_images(part, experiment.size, experiment.fit) for part in (train, test))
     detector, start = Detector(device=device, **detector_settings(experiment)), time.perf_counter()
-    detector.fit(good, progress=training_bar, threads=None)  # as many as were asked for
+    folder = Path(runs) / experiment.name if runs else None
+    checkpoint = folder / "training.checkpoint" if folder else None  # a run that was cut off goes on from it
+    detector.fit(good, checkpoint=checkpoint, progress=training_bar, threads=None)  # as many as were asked for
     trained = time.perf_counter() - start
     held_out = good[detector.held_out_]
     exam, chosen, copied = sit_exam(detector, good, experiment)
     mixtures = {"fused": experiment.score, "chosen": chosen}
     figures, images = score_test(detector, test, array, experiment, mixtures)
     bar = shortcut_auroc(array, images["label"].to_numpy())
-    if runs:
-        folder = Path(runs) / experiment.name
+    if folder:
         store_history(folder, detector.history_)
         images.to_csv(folder / "scores.csv", index=False)
         write_text(folder / "held_out.txt", "".join(f"{train[number].path.name}\n" for number in detector.held_out_))
