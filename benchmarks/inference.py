@@ -14,7 +14,7 @@ from torch import nn
 
 from recon_ad.architectures import build_model, count_macs, count_parameters
 from recon_ad.detector import Detector
-from recon_ad.training import mixed_precision, pick_precision
+from recon_ad.device import mixed_precision, pick_precision
 
 
 def convolution(channels_in: int, channels_out: int) -> nn.Sequential:

@@ -22,7 +22,7 @@ from skimage import data
 
 from recon_ad.architectures import build_model
 from recon_ad.synthesis import PRESETS, parse_damage
-from recon_ad.training import mixed_precision, pick_precision
+from recon_ad.device import mixed_precision, pick_precision
 
 SIZES = ((256, 256), (176, 976))
 LIMITS = {'training step': 5.0, 'numpy Perlin and paste': 20.0}  # how many times as fast damage has to be

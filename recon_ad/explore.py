@@ -179,7 +179,7 @@ def explore_detector(
     maps, rebuilt = view_maps(detector, images)
     pictures, masks = as_float(detector.images(images)), None
     if all(isinstance(one, Sample) and (one.mask or not one.label) for one in images):
-        masks = [fit_mask(mask, detector.settings.size, detector.settings.fit_mode) for mask in load_masks(images)]
+        masks = [fit_mask(mask, detector.settings.size, detector.settings.resize) for mask in load_masks(images)]
     ranges = {name: common_vmax(found) for name, found in maps.items()}
     def draw(image, view, threshold):
         found, chosen = maps[view][image], slice(image, image + 1)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .anomaly_maps import decide, image_score
 from .data import hold_out
 from .detector import Detector, observe, within
-from .training import pick_precision
+from .device import pick_precision
 
 # %% ../nbs/api/81_export.ipynb #8f98a5f8
 class Judge(nn.Module):
@@ -34,7 +34,7 @@ class Judge(nn.Module):
         super().__init__()
         self.model, self.score = (deepcopy(part).cpu().eval() for part in (detector.model_, detector.score_))
         self.register_buffer("region", None if detector.region_ is None else detector.region_.cpu())
-        self.top, self.threshold, self.highest = detector.settings.top, detector.threshold_, 2**bits - 1
+        self.top, self.threshold, self.highest = detector.settings.top_k, detector.threshold_, 2**bits - 1
 
     def forward(
         self,
@@ -55,7 +55,7 @@ def in_float32(
     twin = detector.copy()
     twin.settings = detector.settings.changed(precision="float32")
     images = twin.images(images)
-    kept, held_out = hold_out(len(images), twin.settings.held_out_share, twin.settings.training.seed)
+    kept, held_out = hold_out(len(images), twin.settings.held_out_share, twin.settings.seed)
     return twin.calibrate(images[kept], images[held_out])
 
 # %% ../nbs/api/81_export.ipynb #822174d8
@@ -71,7 +71,7 @@ def export_onnx(
     if math.isnan(detector.threshold_): raise RuntimeError("export_onnx: not fitted; call fit with good images, or load a fitted detector")
     try: import onnxscript  # noqa: F401, what torch.onnx writes with
     except ModuleNotFoundError as lacking: raise ModuleNotFoundError("export_onnx: needs onnxscript; pip install 'recon_ad[onnx]'") from lacking
-    if pick_precision(detector.device, detector.settings.training.precision) != torch.float32:
+    if pick_precision(detector.device, detector.settings.precision) != torch.float32:
         warnings.warn("export_onnx: this detector was calibrated in bfloat16, the graph computes in float32: scores differ by some percent; see in_float32 for equal numbers", stacklevel=2)
     judge, example = Judge(detector, bits), torch.zeros((1, *size), dtype=torch.uint8 if bits == 8 else torch.uint16)
     with torch.no_grad(): judge(example)  # what is usual at each place is worked out at the first call: it becomes a constant
@@ -79,7 +79,7 @@ def export_onnx(
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports operators of libraries that are not used here
     with warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(judge, (example,), dynamo=True, verbose=False, input_names=["image"], output_names=["anomaly_map", "anomaly_score", "is_anomalous", "reconstruction"])
-    about = {"size": f"{size[0]}x{size[1]}", "fit_mode": detector.settings.fit_mode, "threshold": repr(detector.threshold_), "false_alarm_rate": repr(detector.false_alarm_rate_)}
+    about = {"size": f"{size[0]}x{size[1]}", "resize": detector.settings.resize, "threshold": repr(detector.threshold_), "false_alarm_rate": repr(detector.false_alarm_rate_)}
     program.model.metadata_props.update(about)
     program.save(path)
     return path

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from recon_ad.cli import choose_notebooks, main, make_parser, run_papermill
-from recon_ad.experiment import ENGINES
+from recon_ad.engines import ENGINES
 
 
 def write_notebook(path, *sources, parameters=True):

@@ -1,4 +1,5 @@
 "The line from network to detector: any size, any batch, any restart gives the same numbers."
+import dataclasses
 import json
 import signal
 
@@ -14,15 +15,19 @@ from recon_ad.architectures import ARCHITECTURES, build_model, count_macs, count
 from recon_ad.calibration import PlaceStatistics, threshold
 from recon_ad.cli import SETTINGS, main
 from recon_ad.data import FITS, to_float
-from recon_ad.detector import Detector, DetectorSettings
-from recon_ad.held_out import CANDIDATES, EXAM, choose_score, damaged_copies, held_out_figures
+from recon_ad.detector import Detector
+from recon_ad.validation import CANDIDATES, VALIDATION_DAMAGE, choose_score, damaged_copies, validation_metrics
 from recon_ad.losses import parse_loss
 from recon_ad.scores import SCORES, Score, parse_scores
 from recon_ad.synthesis import parse_damage
-from recon_ad.training import TrainingData, TrainingSettings, batch_indices, interrupts_kept, read_checkpoint, train
+from recon_ad.marking import MARKING_LOSSES
+from recon_ad.settings import DetectorSettings, TrainingSettings
+from recon_ad.training import TrainingData, batch_indices, interrupts_kept, read_checkpoint, train
 
 MARKS = ("segmentation", "marking")  # views that only some networks have
 SMALL = {"width": 8, "depth": 2, "bottleneck": 16}
+PLAIN = dict(architecture="autoencoder", score="residual + latent", damage="none", crop=None, top_k=1)  # without a second output
+STILL = TrainingSettings(rotation=0, scale=0, light=0, precision="float32")  # nothing is moved or lit
 
 
 def plates(n, size=(64, 96), seed=0):
@@ -38,7 +43,7 @@ def plates(n, size=(64, 96), seed=0):
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def detector(request):
     every = " + ".join(name for name in SCORES if name not in MARKS)
-    return Detector(size=(64, 96), architecture_options=SMALL, score=every, steps=30, batch_size=4, damage="texture", precision=request.param, held_out_share=0.25, device="cpu").fit(plates(24), progress=False)
+    return Detector(**PLAIN | {"score": every, "damage": "texture"}, size=(64, 96), architecture_options=SMALL, steps=30, batch_size=4, precision=request.param, held_out_share=0.25, device="cpu").fit(plates(24), progress=False)
 
 
 class TestArchitecture:
@@ -95,17 +100,17 @@ class TestTraining:
 
     def test_a_region_takes_the_rest_out_of_loss_and_damage(self):
         region = np.zeros((64, 96), bool); region[:, :48] = True
-        _, _, mask, weight, _ = TrainingData(plates(8), parse_damage("texture", 1.0), region=region).batch(0, TrainingSettings(), torch.device("cpu"))
+        _, _, mask, weight, _ = TrainingData(plates(8), parse_damage("texture", 1.0), region=region).batch(0, STILL, torch.device("cpu"))
         assert mask[:, :, :48].any() and not mask[:, :, 48:].any()
         assert weight[:, :, :48].all() and not weight[:, :, 48:].any()
 
     def test_crops_move_image_and_region_alike(self):
         region = plates(1)[0] > 140
-        given, _, _, weight, _ = TrainingData(np.repeat(np.where(region, 200, 50).astype(np.uint8)[None], 4, 0), region=region).batch(0, TrainingSettings(crop=(32, 32)), torch.device("cpu"))
+        given, _, _, weight, _ = TrainingData(np.repeat(np.where(region, 200, 50).astype(np.uint8)[None], 4, 0), region=region).batch(0, STILL.changed(crop=(32, 32)), torch.device("cpu"))
         assert torch.equal(given[:, 0] > 0.5, weight > 0.5)
 
     def test_a_head_learns_with_the_network(self):
-        history = train(build_model(head_width=4, **SMALL), TrainingData(plates(8), parse_damage("strokes", 1.0)), parse_loss("mse"), TrainingSettings(steps=40, batch_size=4, precision="float32"), "cpu", progress=False)
+        history = train(build_model(head_width=4, **SMALL), TrainingData(plates(8), parse_damage("strokes", 1.0)), parse_loss("mse"), STILL.changed(steps=40, batch_size=4, learning_rate=5e-3), "cpu", progress=False)
         assert history[-1]["segmentation"] < history[0]["segmentation"]
 
 
@@ -134,7 +139,7 @@ class TestDetector:
 
     def test_nothing_outside_a_region_raises_an_alarm(self):
         region = np.zeros((64, 96), bool); region[:, :48] = True
-        fitted = Detector(size=(64, 96), architecture_options=SMALL, steps=20, batch_size=4, held_out_share=0.25, device="cpu").fit(plates(20), region=region, progress=False)
+        fitted = Detector(**PLAIN, size=(64, 96), architecture_options=SMALL, steps=20, batch_size=4, held_out_share=0.25, device="cpu").fit(plates(20), region=region, progress=False)
         clean = plates(1, seed=8); broken = clean.copy(); broken[:, 20:40, 70:90] = 255
         score = lambda image: fitted.anomaly_score(image).item()
         assert fitted.predict(broken).anomaly_map[0][:, 48:].max() <= fitted.predict(broken).anomaly_map[0][:, :48].min() + 1e-6
@@ -144,11 +149,11 @@ class TestDetector:
         with pytest.raises(ValueError, match="64 x 96"): detector.predict(plates(1, (64, 128)))
         with pytest.raises(ValueError, match="known are"): Detector(learning_rat=1.0)
         with pytest.raises(ValueError, match="known are"): Detector(score="residual + magic")
-        with pytest.raises(ValueError): Detector(size=(64, 96), steps=1, held_out_share=0.5, device="cpu").fit(plates(1), progress=False)
+        with pytest.raises(ValueError, match="at least"): Detector(**PLAIN, size=(64, 96), steps=1, held_out_share=0.5, device="cpu").fit(plates(1), progress=False)
 
 
 class TestScores:
-    @pytest.mark.parametrize("name", [name for name in SCORES if name not in (*MARKS, "normality", "decoder_normality")])
+    @pytest.mark.parametrize("name", [name for name in SCORES if name not in (*MARKS, "mahalanobis", "decoder_mahalanobis")])
     def test_a_perfect_reconstruction_has_no_anomaly(self, name):
         image = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
         features = build_model(**SMALL).eval().encode(image)
@@ -159,8 +164,8 @@ class TestScores:
     def test_fusion_is_linear_in_its_weights(self, detector):
         seen = detector.observe(torch.rand(1, 1, 64, 96))
         raw = detector.score_.raw(seen)
-        both = detector.score_.combine(raw, {"residual": 2.0, "latent": 0.5})
-        assert torch.allclose(both, 2 * detector.score_.combine(raw, {"residual": 1.0}) + 0.5 * detector.score_.combine(raw, {"latent": 1.0}), atol=1e-4)
+        both = detector.score_.combine(raw, "2*residual + 0.5*latent")
+        assert torch.allclose(both, 2 * detector.score_.combine(raw, "residual") + 0.5 * detector.score_.combine(raw, "latent"), atol=1e-4)
 
     @given(st.lists(st.floats(-50, 50), min_size=2, max_size=60, unique=True), st.floats(0.01, 0.9))
     @settings(max_examples=60, deadline=None)
@@ -188,14 +193,14 @@ class TestScores:
 class TestHeldOut:
     def test_the_exam_is_not_trained_on_and_fits_every_size(self):
         for size in ((64, 96), (97, 131), (176, 976)):
-            images, masks = damaged_copies(plates(4, size), EXAM, seed=1)
+            images, masks = damaged_copies(plates(4, size), VALIDATION_DAMAGE, seed=1)
             assert masks.flatten(1).any(1).all()
             # noise patches leave changes too faint to be marked: under four gray levels
             assert (images - to_float(plates(4, size)))[:, 0][~masks].abs().max() < 4 / 255 + 1e-6
 
     def test_a_worse_view_gets_a_worse_mark(self, detector):
         held_out = plates(24)[detector.held_out_]
-        figures = held_out_figures(detector, held_out, ["residual", "latent"])
+        figures = validation_metrics(detector, held_out, ["residual", "latent"])
         assert set(figures) == {"residual", "latent"} and all(0 <= value <= 1 for row in figures.values() for value in row.values())
 
     def test_choosing_leaves_one_of_the_candidates(self, detector):
@@ -224,23 +229,23 @@ class TestCommand:
         assert "damage in training: parts; probability=0.6, times=2" in said and "stretched" not in said
         assert "on average at most 33.3% false alarms, from 2 held-out good images; for 0.01 it takes 99 held-out ones, 660 good images in all at --held-out-share 0.15" in said
         settings = Detector.load(tmp_path / "a.safetensors", "cpu").settings
-        assert settings.damage.startswith("parts; probability=0.6, times=2") and settings.training.flips == ""
-        assert (settings.architecture, settings.foreground, settings.score) == ("marking", "auto", "marking")
+        assert settings.damage.startswith("parts; probability=0.6, times=2") and settings.flips == ""
+        assert (settings.architecture, settings.foreground, settings.score) == ("marking", "auto", DetectorSettings().score)
 
     def test_other_ways_are_taken_on_request(self, parts, tmp_path, capsys, monkeypatch):
         chosen = []
-        monkeypatch.setattr("recon_ad.held_out.choose_score", lambda detector, good: chosen.append(len(good)))
-        assert learn(parts, tmp_path / "b.safetensors", "--damage", "none", "--score", "exam", "--held-out-share", "0.4", "--crop", "32x32", "--size", "32x96") == 0
+        monkeypatch.setattr("recon_ad.validation.choose_score", lambda detector, good: chosen.append(len(good)))
+        assert learn(parts, tmp_path / "b.safetensors", "--damage", "none", "--score", "auto", "--held-out-share", "0.4", "--crop", "32x32", "--size", "32x96") == 0
         said = capsys.readouterr().out
-        assert chosen == [12] and "damage in training" not in said and "from 5 held-out" in said
-        assert "images of 64 x 96 (height x width) are stretched to 32 x 96; train with --size 48x64 or --fit-mode pad" in said
+        assert chosen == [12] and "damage in training: none" in said and "from 5 held-out" in said
+        assert "images of 64 x 96 (height x width) are stretched to 32 x 96; train with --size 48x64 or --resize pad" in said
         settings = Detector.load(tmp_path / "b.safetensors", "cpu").settings
-        assert (settings.damage, settings.foreground, settings.training.crop) == ("none", "auto", (32, 32))
+        assert (settings.damage, settings.foreground, settings.crop) == ("none", "auto", (32, 32))
 
     @pytest.mark.parametrize("words, message", [
         (["--false-alarm-rate", "0"], "must be in (0, 1), got 0.0"), (["--held-out-share", "1"], "must be in (0, 1), got 1.0"), (["--sigma", "-1"], "must be >= 0 pixels, got -1.0"),
-        (["--minutes", "0"], "minutes above 0"), (["--size", "0x10"], "HEIGHTxWIDTH"), (["--crop", "9"], "HEIGHTxWIDTH"), (["--crop", "64x32", "--size", "32x96"], "crop out of range, must be within the size"), (["--steps", "0"], "must be >= 1, got 0"),
-        (["--fit-mode", "squeeze"], "squeeze"), (["--architecture", "unit"], "unit"), (["--foreground", "thing"], "thing"), (["--device", "gpu"], "got 'gpu'"), (["--device", "cuda:99"], "not in this machine"),
+        (["--minutes", "0"], "minutes above 0"), (["--size", "0x10"], "HEIGHTxWIDTH"), (["--crop", "9"], "HEIGHTxWIDTH"), (["--crop", "64x32", "--size", "32x96"], "crop must be within the size"), (["--steps", "0"], "must be >= 1, got 0"),
+        (["--resize", "squeeze"], "squeeze"), (["--architecture", "unit"], "unit"), (["--foreground", "thing"], "thing"), (["--device", "gpu"], "got 'gpu'"), (["--device", "cuda:99"], "not in this machine"),
     ], ids=lambda value: "_".join(value) if isinstance(value, list) else "")
     def test_a_wrong_value_is_one_line_before_anything_is_read(self, tmp_path, capsys, words, message):
         try: code = main(["train", str(tmp_path / "nowhere"), str(tmp_path / "a.safetensors"), *words])
@@ -252,9 +257,12 @@ class TestCommand:
         with pytest.raises(SystemExit): learn(parts, "parts.pt")
         assert "must end in .safetensors" in (error := capsys.readouterr().err) and error.count("\n") == 1
 
-    def test_the_choices_are_those_of_the_library(self):
-        "They are written out in the command, which is to start without PyTorch."
-        assert SETTINGS["architecture"][0] == tuple(ARCHITECTURES) and SETTINGS["fit_mode"][0] == FITS
+    def test_the_settings_name_what_the_library_has(self):
+        "They are written out where nothing waits for PyTorch."
+        rules = {field.name: field.metadata for field in dataclasses.fields(DetectorSettings)}
+        assert all(name in rules["architecture"]["about"] for name in ARCHITECTURES)
+        assert all(name in rules["marking"]["about"] for name in MARKING_LOSSES)
+        assert [name for name in ("stretch", "pad", "crop", "fit") if rules["resize"]["rule"].holds(name)] == list(FITS)
 
     def test_an_unreadable_image_stops_no_other(self, detector, tmp_path, capsys):
         file, images = detector.save(tmp_path / "plates.safetensors"), tmp_path / "images"
@@ -318,18 +326,18 @@ class TestCommand:
 
     def test_a_checkpoint_of_other_settings_is_refused(self, tmp_path):
         file = tmp_path / "run.checkpoint"
-        fit = lambda steps: Detector(size=(64, 96), architecture_options=SMALL, steps=steps, batch_size=2, held_out_share=0.25, device="cpu").fit(plates(8), checkpoint=file, progress=False)
+        fit = lambda steps: Detector(**PLAIN, size=(64, 96), architecture_options=SMALL, steps=steps, batch_size=2, held_out_share=0.25, device="cpu").fit(plates(8), checkpoint=file, progress=False)
         fit(2)
         with pytest.raises(ValueError, match="steps 2 there, 3 here"): fit(3)
 
     def test_a_checkpoint_of_other_images_or_damage_is_refused_and_time_takes_its_steps(self, tmp_path):
         file = tmp_path / "run.checkpoint"
         def fit(images, seconds=None, **more):
-            made = Detector(size=images.shape[1:], architecture_options=SMALL, batch_size=2, held_out_share=0.25, device="cpu", **more)
+            made = Detector(**PLAIN | more, size=images.shape[1:], architecture_options=SMALL, batch_size=2, held_out_share=0.25, device="cpu")
             return made.fit(images, seconds=seconds, checkpoint=file, progress=False)
         first = fit(plates(8), steps=3)
         again = fit(plates(8), seconds=1e-9)
-        assert again.settings.training.steps == 3 and all(torch.equal(*pair) for pair in zip(first.model_.state_dict().values(), again.model_.state_dict().values()))
+        assert again.settings.steps == 3 and all(torch.equal(*pair) for pair in zip(first.model_.state_dict().values(), again.model_.state_dict().values()))
         for images, more, said in ((plates(8, seed=1), {}, "images '6 x 64 x 96 "), (plates(9), {}, "images"), (plates(8, (64, 64)), {}, "6 x 64 x 64"),
                                    (plates(8), {"damage": "stains"}, "damage 'none' there"), (plates(8), {"loss": "mse"}, "loss "), (plates(8), {"architecture": "unet"}, "network 'Autoencoder")):
             with pytest.raises(ValueError, match=said): fit(images, steps=3, **more)
@@ -338,5 +346,5 @@ class TestCommand:
 
 
 def test_settings_are_plain_values():
-    assert DetectorSettings().changed(flips="h").training.flips == "h"
+    assert DetectorSettings().changed(flips="h").flips == "h"
     assert json.dumps(DetectorSettings().changed(size=(64, 64)).size)

@@ -18,12 +18,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon_ad.detector import DetectorSettings
-from recon_ad.experiment import ENGINES, Experiment, carry_out, find_data, grid, lines_by_key, run_experiment, run_missing
-from recon_ad.results import experiment_key, failures, load_lines, read_results, store_result
-from recon_ad.training import TrainingSettings
+from recon_ad.cli import make_parser, settings_asked
+from recon_ad.detector import Detector
+from recon_ad.engines import ENGINES, carry_out, lines_by_key, run_missing
+from recon_ad.experiment import Experiment, find_data, grid
+from recon_ad.results import BEFORE, experiment_key, failures, load_lines, read_results, store_result
+from recon_ad.run import run_experiment
+from recon_ad.settings import DetectorSettings
 
-SMALL = Experiment(data="strips", size=(32, 192), architecture_options={"width": 4.0}, steps=4, batch_size=2, damage="texture", seed=3)
+SMALL = Experiment(data="strips", size=(32, 192), architecture_options={"width": 4.0}, steps=4, batch_size=2, damage="texture", crop=None, top_k=9, seed=3)
 
 
 # Runs that a new process can import: pytest puts this folder on its path.
@@ -75,36 +78,37 @@ def test_equal_runs_are_equal_values():
 
 
 def test_every_field_is_in_the_key():
-    other = dict(data="grid", size=(64, 64), fit="pad", architecture="unet", architecture_options={"width": 8}, loss="l1", damage="texture", damage_probability=0.1, foreground="object", steps=7,
+    other = dict(data="grid", size=(64, 64), resize="pad", architecture="unet", architecture_options={"width": 8}, loss="l1", damage="texture", damage_probability=0.1, foreground="object", steps=7,
                  batch_size=3, crop=(64, 64), flips="h", rotation=1.0, scale=0.01, learning_rate=0.1, weight_decay=0.5, warm_up=0.2, clip=2.0, head_weight=0.5,
-                 precision="float32", held_out_share=0.5, score="latent", sigma=1.0, places=False, top=9, exam="rectangles", seed=9,
-                 light=0.1, marking="dice", marking_weight=1.0)
-    varied = {name: dataclasses.replace(Experiment(), **{name: value}) for name, value in other.items()}
-    assert len({Experiment().key, *(experiment.key for experiment in varied.values())}) == len(other) + 1
-    assert len({Experiment().name, *(experiment.name for experiment in varied.values())}) == len(other) + 1
+                 precision="float32", held_out_share=0.5, score="latent", sigma=1.0, per_pixel=False, top_k=9, validation_damage="rectangles", seed=9,
+                 false_alarm_rate=0.1, light=0.2, marking="dice", marking_weight=1.0)
+    base = Experiment(score="residual")  # which every architecture can give
+    varied = {name: dataclasses.replace(base, **{name: value}) for name, value in other.items()}
+    assert len({base.key, *(experiment.key for experiment in varied.values())}) == len(other) + 1
+    assert len({base.name, *(experiment.name for experiment in varied.values())}) == len(other) + 1
     assert set(other) == {field.name for field in dataclasses.fields(Experiment)}
 
 
-def test_every_setting_of_the_detector_is_a_field_or_changes_no_figure():
-    named = {"fit_mode": "fit"}
-    settings_ = {field.name for kind in (DetectorSettings, TrainingSettings) for field in dataclasses.fields(kind)} - {"training", "false_alarm_rate"}
-    assert {named.get(name, name) for name in settings_} <= {field.name for field in dataclasses.fields(Experiment)}
+def test_python_command_line_and_experiments_have_one_default():
+    by_command = settings_asked(make_parser().parse_args(["train", "parts", "parts.safetensors"]))
+    by_experiment = {field.name: getattr(Experiment(), field.name) for field in dataclasses.fields(DetectorSettings)}
+    assert Detector(device="cpu").settings == by_command == DetectorSettings(**by_experiment)
 
 
 @pytest.mark.parametrize("wrong, message", [
-    (dict(steps=0), "steps"), (dict(seed=1.5), "seed must be a whole number"), (dict(seed=True), "seed"), (dict(size=(0, 5)), "size"), (dict(size=256), "size"), (dict(fit="squash"), "stretch, pad, crop"),
+    (dict(steps=0), "steps"), (dict(seed=1.5), "seed must be a whole number"), (dict(seed=True), "seed"), (dict(size=(0, 5)), "size"), (dict(size=256), "size"), (dict(resize="squash"), "stretch"),
     (dict(loss="mse + sim"), "sim"), (dict(damage="hoels"), "hoels"), (dict(architecture="resnet"), "autoencoder"), (dict(held_out_share=0.0), "held_out_share"), (dict(damage_probability=2.0), "probability"),
-    (dict(crop=(500, 500)), "crop"), (dict(flips="x"), "flips"), (dict(learning_rate=float("nan")), "learning_rate"), (dict(foreground="yes"), "auto, object or texture"), (dict(score="segmentation"), "head_width"), (dict(score="latnet"), "latnet"), (dict(exam="holez"), "holez"), (dict(top=0), "top"), (dict(precision="float8"), "precision"),
+    (dict(crop=(500, 500)), "crop"), (dict(flips="x"), "flips"), (dict(learning_rate=float("nan")), "learning_rate"), (dict(foreground="yes"), "'auto' or 'object' or 'texture'"), (dict(score="segmentation"), "head_width"), (dict(score="latnet"), "latnet"), (dict(validation_damage="holez"), "holez"), (dict(top_k=0), "top_k"), (dict(architecture="unet"), "marking"), (dict(precision="float8"), "precision"),
 ])
 def test_a_wrong_declaration_is_refused_before_any_run(wrong, message):
     with pytest.raises(ValueError, match=message): Experiment(**wrong)
 
 
 def test_a_grid_is_every_combination_once():
-    study = grid(Experiment(), loss=["mse", "ssim", "mse"], size=(64, 64), seed=range(3), damage=["", "texture"])
+    study = grid(Experiment(), loss=["mse", "ssim", "mse"], size=(64, 64), seed=range(3), damage=["none", "texture"])
     assert len(study) == len(set(study)) == 12
     assert {experiment.size for experiment in study} == {(64, 64)}
-    with pytest.raises(ValueError, match="no field los; there are data, size"): grid(Experiment(), los=["mse"])
+    with pytest.raises(ValueError, match="no field los; there are steps, batch_size"): grid(Experiment(), los=["mse"])
 
 
 @given(order=st.permutations(range(4)))
@@ -129,13 +133,22 @@ def test_finished_runs_are_not_run_again(tmp_path):
     assert len(list(log.iterdir())) == 4 and [result["experiment"] for result in results] == [experiment.as_dict() for experiment in STUDY[::-1]]
 
 
-def test_a_field_newer_than_the_file_counts_as_its_default(tmp_path):
-    path = tmp_path / "phase.jsonl"
-    old = Experiment(seed=5).as_dict()
-    del old["weight_decay"]
-    store_result(path, {"experiment": old, "metrics": {"value": 1.0}, "context": {}})
-    assert Experiment(seed=5).key in lines_by_key(path)
-    assert [result["metrics"] for result in run_missing([Experiment(seed=5)], path, run=fail_sometimes, progress=False)] == [{"value": 1.0}]
+def test_a_line_of_an_older_version_is_found_under_its_names_of_today(tmp_path):
+    path, wanted = tmp_path / "phase.jsonl", Experiment(seed=5, damage="none", architecture="autoencoder", score="residual + mahalanobis", **BEFORE)
+    before = {"resize": "fit", "per_pixel": "places", "top_k": "top", "validation_damage": "exam"}
+    old = {before.get(name, name): value for name, value in wanted.as_dict().items() if name not in BEFORE}
+    old |= {"damage": "", "score": "residual + normality"}
+    path.write_text(json.dumps({"experiment": old, "metrics": {"normality": {"aupro": 0.5}}, "context": {"chosen": "normality"}}) + "\n")
+    assert wanted.key in lines_by_key(path)
+    result, = run_missing([wanted], path, run=fail_sometimes, progress=False)
+    assert result["metrics"] == {"mahalanobis": {"aupro": 0.5}} and result["context"]["chosen"] == "mahalanobis"
+
+
+def test_every_stored_result_is_a_run_that_can_be_declared():
+    for path in sorted(Path(__file__).parents[1].glob("results/0[1-5]_*.jsonl")):
+        for line in load_lines(path):
+            if "latent_0" in line["experiment"]["score"]: continue  # views that a notebook adds
+            assert Experiment(**line["experiment"]).as_dict() == line["experiment"], path.name
 
 
 def test_failures_are_recorded_and_tried_again(tmp_path):
@@ -173,7 +186,8 @@ def test_an_interrupt_loses_the_run_in_hand_only(tmp_path, engine):
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from test_experiment import take_long
-        from recon_ad.experiment import Experiment, grid, run_missing
+        from recon_ad.engines import run_missing
+        from recon_ad.experiment import Experiment, grid
         if __name__ == "__main__":
             run_missing(grid(Experiment(), seed=range(4)), {str(path)!r}, {engine!r}, take_long, workers=1, progress=False, log={str(tmp_path)!r})
     """))

@@ -7,10 +7,12 @@ import optuna
 import pandas as pd
 import pytest
 
-from recon_ad.experiment import Experiment, run_experiment, run_missing
+from recon_ad.engines import run_missing
+from recon_ad.experiment import Experiment
+from recon_ad.run import run_experiment
 from recon_ad.results import failures, load_lines, read_results
 from recon_ad.strips import make_strip_category
-from recon_ad.sweep import damage_figures, held_out_mark, open_study, sweep, sweep_table
+from recon_ad.sweep import damage_metrics, selection_score_of, open_study, sweep, sweep_table
 
 BASE = Experiment(steps=4, damage="texture")
 
@@ -81,7 +83,7 @@ def test_a_failed_run_is_a_failed_trial(tmp_path):
     assert len(failures(tmp_path / "s.jsonl")) == len(failed)
 
 
-@pytest.mark.parametrize("fields, message", [({"loss": "mse + beauty"}, "beauty"), ({"los": "mse"}, "no field los"), ({"steps": 0}, "steps"), ({"exam": "rectangles"}, "exam itself"), ({"seed": 1}, "exam itself"), ("mse", "dict of fields")])
+@pytest.mark.parametrize("fields, message", [({"loss": "mse + beauty"}, "beauty"), ({"los": "mse"}, "no field los"), ({"steps": 0}, "steps"), ({"validation_damage": "rectangles"}, "validation itself"), ({"seed": 1}, "validation itself"), ("mse", "dict of fields")])
 def test_an_invalid_proposal_is_a_failed_trial(tmp_path, fields, message):
     def sometimes(trial): return fields if trial.number == 1 else propose(trial)
     runner = Fake()
@@ -103,7 +105,7 @@ def test_a_criterion_that_is_no_number_or_asks_for_what_is_not_there(tmp_path):
     table = sweep_table(run(tmp_path / "nan" / "s.jsonl", trials=2, measure=lambda figures: float("nan")))
     assert list(table.state) == ["fail"] * 2 and set(table.error) == {"the criterion is not a number"}
     runner = Fake()
-    with pytest.raises(ValueError, match="there are fused, chosen"): run(tmp_path / "s.jsonl", run=runner, trials=3, measure=lambda figures: held_out_mark(figures, "latent"))
+    with pytest.raises(ValueError, match="there are fused, chosen"): run(tmp_path / "s.jsonl", run=runner, trials=3, measure=lambda figures: selection_score_of(figures, "latent"))
     run(tmp_path / "s.jsonl", run=runner, trials=3)  # mended: nothing that was trained is lost
     assert len(runner.seen) == 3
 
@@ -132,6 +134,6 @@ def test_a_real_run_has_what_a_sweep_is_judged_by(tmp_path):
     make_strip_category(tmp_path / "tiny", n_train=12, n_good=2, n_defect=2)
     tiny = Experiment(data="tiny", size=(32, 192), architecture_options={"width": 4.0}, steps=2, batch_size=2, damage="texture")
     study = sweep(tiny, lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)}, tmp_path / "s.jsonl", trials=1, run=run_experiment, progress=False, data_root=tmp_path)
-    figures = damage_figures(load_lines(tmp_path / "s.jsonl")[0]["metrics"])
-    assert study.best_value == held_out_mark(figures) and held_out_mark(figures, "chosen") >= study.best_value
+    figures = damage_metrics(load_lines(tmp_path / "s.jsonl")[0]["metrics"])
+    assert study.best_value == selection_score_of(figures) and selection_score_of(figures, "chosen") >= study.best_value
     assert Experiment(**study.best_trial.user_attrs["experiment"]).learning_rate == study.best_params["learning_rate"]

@@ -13,6 +13,7 @@ from recon_ad.training import Clock, ThreadChoice, TrainingData, TrainingSetting
 
 SMALL = {"width": 8, "depth": 2, "bottleneck": 16}
 SETTINGS = TrainingSettings(batch_size=2, precision="float32")
+PLAIN = dict(architecture="autoencoder", score="residual + latent", damage="none", crop=None)
 
 
 class Steps:
@@ -80,10 +81,10 @@ class TestBudget:
         with pytest.raises(ValueError, match="seconds 3.0 there, 5.0 here"): run(Steps(lambda count: 0.04), 5.0, file)
 
     def test_the_steps_made_are_kept(self, tmp_path):
-        detector = Detector(size=(32, 32), architecture_options=SMALL, batch_size=2, held_out_share=0.25, device="cpu")
+        detector = Detector(**PLAIN, size=(32, 32), architecture_options=SMALL, batch_size=2, held_out_share=0.25, device="cpu")
         detector.fit(squares(), seconds=0.5, progress=False)
         made = detector.history_[-1]["step"]
-        assert made > 1 and Detector.load(detector.save(tmp_path / "squares.safetensors")).settings.training.steps == made
+        assert made > 1 and Detector.load(detector.save(tmp_path / "squares.safetensors")).settings.steps == made
 
 
 def test_without_a_budget_the_clock_counts():
@@ -146,6 +147,6 @@ class TestThreads:
 
     def test_a_fixed_number_gives_equal_weights(self):
         def weights():
-            detector = Detector(size=(32, 32), architecture_options=SMALL, steps=6, batch_size=2, held_out_share=0.25, device="cpu")
+            detector = Detector(**PLAIN, size=(32, 32), architecture_options=SMALL, steps=6, batch_size=2, held_out_share=0.25, device="cpu")
             return detector.fit(squares(), progress=False, threads=2).model_.state_dict().values()
         assert all(torch.equal(*pair) for pair in zip(weights(), weights()))
