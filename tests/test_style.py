@@ -19,7 +19,6 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "00_arrays": (1, 0),
     "00_data": (76, 6),
     "03_strips": (48, 9),
-    "05_plots": (49, 6),
     "08_foreground": (22, 3),
     "10_shapes": (37, 7),
     "12_contents": (23, 3),
