@@ -22,7 +22,6 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "08_foreground": (22, 3),
     "10_shapes": (37, 7),
     "12_contents": (23, 3),
-    "14_synthesis": (67, 6),
     "15_windows": (9, 0),
     "20_losses": (41, 1),
     "30_architectures": (22, 1),
