@@ -23,7 +23,6 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "10_shapes": (37, 7),
     "12_contents": (23, 3),
     "15_windows": (9, 0),
-    "20_losses": (41, 1),
     "30_architectures": (22, 1),
     "40_training": (43, 3),
     "50_anomaly_maps": (5, 1),
