@@ -22,8 +22,6 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "08_foreground": (22, 3),
     "10_shapes": (37, 7),
     "12_contents": (23, 3),
-    "15_windows": (9, 0),
-    "30_architectures": (22, 1),
     "40_training": (43, 3),
     "50_anomaly_maps": (5, 1),
     "60_latent": (10, 1),
