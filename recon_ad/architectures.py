@@ -11,6 +11,7 @@ __all__ = ['ARCHITECTURES', 'Reconstruction', 'pad_to_multiple', 'high_pass', 'c
 # %% ../nbs/api/30_architectures.ipynb #2769dc81
 import math
 import time
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 # %% ../nbs/api/30_architectures.ipynb #ccc53bea
 class Reconstruction(NamedTuple):
     "What a network makes of a batch: the image it would expect, and what its encoder saw on the way."
-    image: Float[Tensor, "n c h w"]                  # the reconstruction; not clamped, near [0, 1]
-    features: tuple[Tensor, ...]                     # encoder features, finest level first; level i is (n, c_i, h_i, w_i)
-    logits: Float[Tensor, "n h w"] | None = None     # of damage, where the network marks it; higher is more anomalous
-    decoded: tuple[Tensor, ...] = ()                 # decoder features, finest level first, of the same sizes as `features`
+    image: Float[Tensor, "n c h w"]  # the reconstruction; not clamped, near [0, 1]
+    features: tuple[Tensor, ...]     # of the encoder, finest first; level i is (n, c_i, h_i, w_i)
+    logits: Float[Tensor, "n h w"] | None = None  # of damage, where the network marks it; higher is more anomalous
+    decoded: tuple[Tensor, ...] = () # of the decoder, finest first, as large as `features`
 
 # %% ../nbs/api/30_architectures.ipynb #4dcd21b7
 def pad_to_multiple(
@@ -33,8 +34,10 @@ def pad_to_multiple(
 ) -> Float[Tensor, "n c H W"]:        # the image with its lower and right border mirrored outwards
     "The image, reflected at its lower and right border until both sides are multiples of `multiple`."
     height, width = image.shape[-2:]
-    if min(height, width) < max(32, multiple):
-        raise ValueError(f"pad_to_multiple: sides must be at least {max(32, multiple)} pixels, got {height} x {width}; enlarge the images")
+    smallest = max(32, multiple)
+    if min(height, width) < smallest:
+        given = f"{height} x {width}; enlarge the images"
+        raise ValueError(f"pad_to_multiple: sides must be at least {smallest} pixels, got {given}")
     down, right = -height % multiple, -width % multiple
     return F.pad(image, (0, right, 0, down), mode="reflect") if down or right else image
 
@@ -44,7 +47,9 @@ def high_pass(
     cutoff: float,                    # frequency of half amplitude, in cycles per 256 pixels; 0 passes everything
     order: int = 2,                   # steepness
 ) -> Float[Tensor, "n c h w"]:        # zero-mean fine structure
-    "The image without its low frequencies (Butterworth). Source: Liu et al. 2023 (FAIR). Differs: cutoff per pixel, not per image, so it means the same at any size."
+    """The image without its low frequencies (Butterworth). Source: Liu et al. 2023 (FAIR).
+
+    Differs: cutoff per pixel, not per image, so it means the same at any size."""
     if not cutoff: return image
     height, width = image.shape[-2:]
     fy = torch.fft.fftfreq(height, device=image.device)[:, None]
@@ -89,8 +94,10 @@ class DenseCode(nn.Module):
 
     def forward(self, features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         "The features, as far as the code can tell them."
-        if features.shape[1:] != self.shape:
-            raise ValueError(f"DenseCode: built for a bottleneck of {self.shape}, got {tuple(features.shape[1:])}; a dense code works at one image size only")
+        given = tuple(features.shape[1:])
+        if given != self.shape:
+            built = f"built for a bottleneck of {self.shape}"
+            raise ValueError(f"DenseCode: {built}, got {given}; a dense code works at one image size only")
         return self.decode(self.encode(features.flatten(1))).view_as(features)
 
 # %% ../nbs/api/30_architectures.ipynb #0d1e99da
@@ -115,10 +122,13 @@ class Bottleneck(nn.Sequential):
         normalisation: str,
         dense: DenseCode | None = None,
     ):
-        look_around = [Residual(conv_block(bottleneck, bottleneck, dilation=d, normalisation=normalisation)) for d in dilations]
+        block = partial(conv_block, bottleneck, normalisation=normalisation)
+        around = [Residual(block(bottleneck, dilation=dilation)) for dilation in dilations]
         super().__init__(
-            nn.Conv2d(channels, bottleneck, 1), *look_around, *([dense] if dense else []),
-            conv_block(bottleneck, channels, normalisation=normalisation),
+            nn.Conv2d(channels, bottleneck, 1),
+            *around,
+            *([dense] if dense else []),
+            block(channels),
         )
 
 # %% ../nbs/api/30_architectures.ipynb #91e2c80b
@@ -132,10 +142,18 @@ class Encoder(nn.Module):
         normalisation: str,
     ):
         super().__init__()
-        self.stem = nn.Sequential(nn.PixelUnshuffle(stem), conv_block(channels * stem**2, widths[0], normalisation=normalisation))
-        self.down = nn.ModuleList(
-            nn.Sequential(conv_block(a, b, 2, normalisation=normalisation), conv_block(b, b, normalisation=normalisation))
-            for a, b in zip(widths, widths[1:]))
+
+        def halve(finer, coarser):
+            return nn.Sequential(
+                conv_block(finer, coarser, 2, normalisation=normalisation),
+                conv_block(coarser, coarser, normalisation=normalisation),
+            )
+
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(stem),
+            conv_block(channels * stem**2, widths[0], normalisation=normalisation),
+        )
+        self.down = nn.ModuleList(map(halve, widths, widths[1:]))
 
     def forward(self, image: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
         "The features of all levels, finest first."
@@ -189,12 +207,21 @@ class Decoder(nn.Module):
         normalisation: str,
     ):
         super().__init__()
+
+        def double(finer, coarser):
+            return nn.Sequential(
+                nn.Conv2d(coarser, finer, 1),  # before the doubling: half the cost of a 3 x 3 on the enlarged map
+                nn.Upsample(scale_factor=2),
+                conv_block(finer, finer, normalisation=normalisation),
+            )
+
         self.bottleneck = bottleneck
-        self.up = nn.ModuleList(  # 1 x 1 before the doubling: half the cost of a 3 x 3 on the enlarged map
-            nn.Sequential(nn.Conv2d(b, a, 1), nn.Upsample(scale_factor=2), conv_block(a, a, normalisation=normalisation))
-            for a, b in zip(widths, widths[1:]))
-        self.skips = nn.ModuleList(skip(a, normalisation) for a in widths[:-1])
-        self.tail = nn.Sequential(nn.Conv2d(widths[0], channels * stem**2, 3, padding=1), nn.PixelShuffle(stem))
+        self.up = nn.ModuleList(map(double, widths, widths[1:]))
+        self.skips = nn.ModuleList(skip(width, normalisation) for width in widths[:-1])
+        self.tail = nn.Sequential(
+            nn.Conv2d(widths[0], channels * stem**2, 3, padding=1),
+            nn.PixelShuffle(stem),
+        )
 
     def levels(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         "The decoder's own features at every level, finest first."
@@ -207,6 +234,27 @@ class Decoder(nn.Module):
         "The image that the features describe."
         return self.tail(self.levels(features)[0])
 
+# %% ../nbs/api/30_architectures.ipynb #5abe41ff
+def _level_widths(
+    width: float | int,  # channels of the finest level
+    depth: int,          # halvings
+    doubling: bool,      # whether a halving doubles the channels, or adds `width` to them
+) -> list[int]:          # channels of each level, finest first
+    "How wide the levels of a network are."
+    factors = [2**level if doubling else level + 1 for level in range(depth + 1)]
+    return [round(width * factor) for factor in factors]
+
+# %% ../nbs/api/30_architectures.ipynb #d5be3e1f
+def _dense_code(
+    bottleneck: int,                     # its channels
+    image_size: tuple[int, int] | None,  # (height, width) of the images
+    multiple: int,                       # the network's stride, in pixels
+    code: int,                           # numbers that describe an image; 0: no dense code
+) -> DenseCode | None:
+    "A dense code that fits the bottleneck of images of one size."
+    if not code: return None
+    return DenseCode(bottleneck, tuple(-(-side // multiple) for side in image_size), code)
+
 # %% ../nbs/api/30_architectures.ipynb #af7cff27
 class Autoencoder(nn.Module):
     "Convolutional autoencoder without skips: everything passes the bottleneck."
@@ -215,31 +263,37 @@ class Autoencoder(nn.Module):
 
     def __init__(
         self,
-        width: float | int = 24,               # channels of the finest level; doubled at each halving
+        width: float | int = 24,         # channels of the finest level; doubled at each halving
         depth: int = 3,                  # halvings after the stem
-        bottleneck: int = 256,           # channels of the place that everything passes; fewer blur more; 0: the deepest level's
+        bottleneck: int = 256,           # channels that everything passes; fewer blur more; 0: the deepest level's
         stem: int = 2,                   # pixels folded into channels before the first convolution: 1, 2 or 4
         dilations: tuple[int, ...] = (), # of the convolutions at the bottleneck
         cutoff: float = 0.0,             # high-pass of the input, in cycles per 256 pixels; 0 for none
         normalisation: str = "batch",    # "batch", "group" or "none"
         dense_code: int = 0,             # numbers of a dense code; 0 for none
         image_size: tuple[int, int] | None = None,  # (height, width); needed by a dense code alone
-        head_width: float | int = 0,           # channels of the segmentation head's finest level; 0 for no head
+        head_width: float | int = 0,     # channels of the segmentation head's finest level; 0 for no head
         channels: int = 1,               # of the image
         channels_out: int | None = None, # of the reconstruction; the image's by default
         doubling: bool = True,           # whether a halving doubles the channels, or adds `width` to them
     ):
         super().__init__()
-        if stem not in (1, 2, 4): raise ValueError(f"{type(self).__name__}: stem must be 1, 2 or 4 pixels, got {stem}")
-        if dense_code and image_size is None: raise ValueError(f"{type(self).__name__}: a dense code needs image_size=(height, width)")
+        name = type(self).__name__
+        if stem not in (1, 2, 4): raise ValueError(f"{name}: stem must be 1, 2 or 4 pixels, got {stem}")
+        if dense_code and image_size is None:
+            raise ValueError(f"{name}: a dense code needs image_size=(height, width)")
         self.multiple, self.cutoff = stem * 2**depth, cutoff
-        widths = [round(width * (2**level if doubling else level + 1)) for level in range(depth + 1)]
+        widths = _level_widths(width, depth, doubling)
         bottleneck = bottleneck or widths[-1]
-        dense = DenseCode(bottleneck, tuple(-(-side // self.multiple) for side in image_size), dense_code) if dense_code else None
+        dense = _dense_code(bottleneck, image_size, self.multiple, dense_code)
         narrow = Bottleneck(widths[-1], bottleneck, tuple(dilations), normalisation, dense)
+        outputs = (channels_out or channels) + self.marks
         self.encoder = Encoder(channels, widths, stem, normalisation)
-        self.decoder = Decoder(self.skip, narrow, (channels_out or channels) + self.marks, widths, stem, normalisation)
-        self.head = UNet(head_width, channels=3 * channels, channels_out=1, normalisation=normalisation) if head_width else None
+        self.decoder = Decoder(self.skip, narrow, outputs, widths, stem, normalisation)
+        self.head = None
+        if head_width:
+            options = {"channels_out": 1, "normalisation": normalisation}
+            self.head = UNet(head_width, channels=3 * channels, **options)
 
     def encode(self, image: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
         "The encoder's features of the image, finest level first."
@@ -267,7 +321,7 @@ def reconstruct(
 
 # %% ../nbs/api/30_architectures.ipynb #d194d8cf
 class UNet(Autoencoder):
-    "Autoencoder with concatenated skips: sharp, and a copyist unless trained on damage. Source: Ronneberger et al. 2015."
+    "Autoencoder with concatenated skips: sharp, and copying unless trained on damage. Source: Ronneberger et al. 2015."
     skip = ConcatSkip
 
 # %% ../nbs/api/30_architectures.ipynb #18b80153
@@ -294,7 +348,12 @@ class MarkingUNet(UNet):
         if self.head is not None: raise ValueError("MarkingUNet: it marks by itself; leave head_width at 0")
 
 # %% ../nbs/api/30_architectures.ipynb #927eaf62
-ARCHITECTURES = {"autoencoder": Autoencoder, "unet": UNet, "gated": GatedAutoencoder, "marking": MarkingUNet}
+ARCHITECTURES = {
+    "autoencoder": Autoencoder,
+    "unet": UNet,
+    "gated": GatedAutoencoder,
+    "marking": MarkingUNet,
+}
 
 # %% ../nbs/api/30_architectures.ipynb #59d6aa46
 def build_model(
@@ -318,46 +377,72 @@ def count_parameters(model: nn.Module) -> int:
 def match_parameters(
     architecture: str,   # a key of ARCHITECTURES
     budget: int,         # parameters wanted
-    tolerance: float = 0.02,
+    tolerance: float = 0.02,  # how far the number may be off, as a share of the budget
     **options,           # of the network, all but the width
 ) -> float:              # the width; levels have round(width * 2**level) channels
     "The width at which the architecture has `budget` parameters, to within `tolerance`."
     def parameters(width):
-        with torch.device("meta"): return count_parameters(ARCHITECTURES[architecture](width=width, **options))
+        with torch.device("meta"):
+            return count_parameters(ARCHITECTURES[architecture](width=width, **options))
+
     low, high = 2.0, 4.0
-    while parameters(high) < budget: low, high = high, 2 * high
+    while parameters(high) < budget:
+        low, high = high, 2 * high
     for _ in range(30):
         middle = (low + high) / 2
         low, high = (middle, high) if parameters(middle) < budget else (low, middle)
-    width = min((low, high), key=lambda w: abs(parameters(w) - budget))
-    if abs(parameters(width) - budget) > tolerance * budget:
-        raise ValueError(f"match_parameters: no width of {architecture!r} comes within {tolerance:.0%} of {budget} parameters; nearest is {parameters(width)} at width {width:.3f}")
+    width = min((low, high), key=lambda width: abs(parameters(width) - budget))
+    nearest = parameters(width)
+    if abs(nearest - budget) > tolerance * budget:
+        wanted = f"comes within {tolerance:.0%} of {budget} parameters"
+        found = f"nearest is {nearest} at width {width:.3f}"
+        raise ValueError(f"match_parameters: no width of {architecture!r} {wanted}; {found}")
     return round(width, 4)
 
 # %% ../nbs/api/30_architectures.ipynb #653c45b0
 def count_macs(
     model: nn.Module,
     size: tuple[int, int] = (176, 976),  # (height, width) of one image
-    channels: int = 1,
+    channels: int = 1,                   # of the image
 ) -> int:                                # multiply-accumulates of convolutions and linear layers
     "Arithmetic of one forward pass on one image."
     counted = 0
+
     def count(layer, _, output):
         nonlocal counted
         taps = layer.weight[0].numel()
         counted += taps * output[0].numel()
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    was_training = model.training
-    with torch.no_grad(): model.eval()(torch.zeros(1, channels, *size, device=next(model.parameters()).device))
+
+    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    was_training, device = model.training, next(model.parameters()).device
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, channels, *size, device=device))
     model.train(was_training)
     for hook in hooks: hook.remove()
     return counted
+
+# %% ../nbs/api/30_architectures.ipynb #dd7aba89
+def _median_seconds(
+    model: nn.Module,
+    image: Float[Tensor, "n c h w"],  # what it is given
+    repeats: int,                     # runs that are timed, after one that is not
+    dtype: torch.dtype,               # of autocast
+) -> float:
+    "How long a network takes for a batch on the CPU."
+    times = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            model(image)
+        times.append(time.perf_counter() - begin)
+    return sorted(times[1:])[repeats // 2]
 
 # %% ../nbs/api/30_architectures.ipynb #aa6ce33d
 def compare_costs(
     budget: int,                             # parameters, the same for all to within 2 %
     sizes: tuple = ((176, 976), (256, 256)), # (height, width) of images
-    batch_size: int = 4,
+    batch_size: int = 4,                     # images in a run
     repeats: int = 3,                        # runs, of which the median counts
     dtype: torch.dtype = torch.float32,      # of autocast; bfloat16 where the machine has it
     **options,                               # of every network
@@ -366,14 +451,13 @@ def compare_costs(
     rows = []
     for name in ARCHITECTURES:
         width = match_parameters(name, budget, **options)
-        model = build_model(name, width=width, **options).eval().to(memory_format=torch.channels_last)
+        model = build_model(name, width=width, **options).eval()
+        model = model.to(memory_format=torch.channels_last)
         row = {"architecture": name, "width": round(width, 1), "parameters": count_parameters(model)}
-        for size in sizes:
-            image, times = torch.rand(batch_size, 1, *size), []
-            for _ in range(repeats + 1):
-                begin = time.perf_counter()
-                with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32): model(image)
-                times.append(time.perf_counter() - begin)
-            row |= {f"GMAC at {size[0]} x {size[1]}": count_macs(model, size) / 1e9, f"images/s at {size[0]} x {size[1]}": batch_size / sorted(times[1:])[repeats // 2]}
+        for height, length in sizes:
+            image, place = torch.rand(batch_size, 1, height, length), f"{height} x {length}"
+            seconds = _median_seconds(model, image, repeats, dtype)
+            row[f"GMAC at {place}"] = count_macs(model, (height, length)) / 1e9
+            row[f"images/s at {place}"] = batch_size / seconds
         rows.append(row)
     return rows

@@ -28,32 +28,36 @@ def full_precision(
     @wraps(measure)
     def exact(reconstruction, target, *args, **options):
         if reconstruction.shape != target.shape:
-            raise ValueError(f"{measure.__name__}: reconstruction and target must have one shape, got {tuple(reconstruction.shape)} and {tuple(target.shape)}")
-        dtype = torch.promote_types(torch.promote_types(reconstruction.dtype, target.dtype), torch.float32)
+            given = f"{tuple(reconstruction.shape)} and {tuple(target.shape)}"
+            raise ValueError(f"{measure.__name__}: reconstruction and target must have one shape, got {given}")
+        dtype = torch.promote_types(reconstruction.dtype, target.dtype)
+        dtype = torch.promote_types(dtype, torch.float32)
         with torch.autocast(reconstruction.device.type, enabled=False):
             return measure(reconstruction.to(dtype), target.to(dtype), *args, **options)
     return exact
 
 # %% ../nbs/api/20_losses.ipynb #15e03bb6
-WeightMap = Float[Tensor, 'n h w'] | Float[Tensor, 'n 1 h w'] | None  # finite and >= 0; None: every pixel counts the same
+# of each pixel, finite and >= 0; None: every pixel counts the same
+WeightMap = Float[Tensor, "n h w"] | Float[Tensor, "n 1 h w"] | None
 
 # %% ../nbs/api/20_losses.ipynb #5dbf68a7
 def match_weights(
     weight_map: Tensor | None,          # `(n, h, w)` or `(n, 1, h, w)`
-    images: Float[Tensor, 'n c h w'],   # what is to be weighted
-) -> Float[Tensor, 'n 1 h w'] | None:   # in the images' precision
+    images: Float[Tensor, "n c h w"],   # what is to be weighted
+) -> Float[Tensor, "n 1 h w"] | None:   # in the images' precision
     "The weights as one channel beside the images."
     if weight_map is None: return None
     count, _, height, width = images.shape
-    if weight_map.shape not in ((count, height, width), (count, 1, height, width)):
-        raise ValueError(f"weight_map: must be {(count, height, width)} or {(count, 1, height, width)}, got {tuple(weight_map.shape)}")
-    return weight_map.reshape(count, 1, height, width).to(images.dtype)
+    flat, channel = (count, height, width), (count, 1, height, width)
+    if weight_map.shape not in (flat, channel):
+        raise ValueError(f"weight_map: must be {flat} or {channel}, got {tuple(weight_map.shape)}")
+    return weight_map.reshape(channel).to(images.dtype)
 
 # %% ../nbs/api/20_losses.ipynb #79983500
 def weighted_mean(
-    values: Float[Tensor, 'n h w'],   # one value per pixel
+    values: Float[Tensor, "n h w"],   # one value per pixel
     weight_map: WeightMap = None,     # weight of each pixel
-) -> Float[Tensor, '']:               # 0 where no pixel has any weight
+) -> Float[Tensor, ""]:               # 0 where no pixel has any weight
     "Mean over all pixels of a batch, each counted by its weight."
     if weight_map is None: return values.mean()
     weights = match_weights(weight_map, values[:, None])[:, 0]
@@ -62,106 +66,124 @@ def weighted_mean(
 # %% ../nbs/api/20_losses.ipynb #dec1bc49
 @full_precision
 def squared_error_map(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
-) -> Float[Tensor, 'n h w']:                   # in [0, 1]; higher is more different
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
+) -> Float[Tensor, "n h w"]:                   # in [0, 1]; higher is more different
     "Squared error per pixel, averaged over channels."
     return (reconstruction - target).square().mean(1)
 
 # %% ../nbs/api/20_losses.ipynb #9243723d
 def mse(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     weight_map: WeightMap = None,              # weight of each pixel
-) -> Float[Tensor, '']:                        # 0 for equal images
+) -> Float[Tensor, ""]:                        # 0 for equal images
     "Mean squared error."
     return weighted_mean(squared_error_map(reconstruction, target), weight_map)
 
 # %% ../nbs/api/20_losses.ipynb #524a6dc6
 @full_precision
 def absolute_error_map(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
-) -> Float[Tensor, 'n h w']:                   # in [0, 1]; higher is more different
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
+) -> Float[Tensor, "n h w"]:                   # in [0, 1]; higher is more different
     "Absolute error per pixel, averaged over channels."
     return (reconstruction - target).abs().mean(1)
 
 # %% ../nbs/api/20_losses.ipynb #d5791bf0
 def l1(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     weight_map: WeightMap = None,              # weight of each pixel
-) -> Float[Tensor, '']:                        # 0 for equal images
+) -> Float[Tensor, ""]:                        # 0 for equal images
     "Mean absolute error."
     return weighted_mean(absolute_error_map(reconstruction, target), weight_map)
 
 # %% ../nbs/api/20_losses.ipynb #122adb20
 @full_precision
 def charbonnier_map(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     epsilon: float = 0.01,                     # errors well under it count by their square, in grey values
-) -> Float[Tensor, 'n h w']:                   # in [0, 1]; higher is more different
-    "Charbonnier error per pixel. Source: Charbonnier et al. 1994. Differs: lowered by epsilon, so that equal images give 0."
+) -> Float[Tensor, "n h w"]:                   # in [0, 1]; higher is more different
+    """Charbonnier error per pixel. Source: Charbonnier et al. 1994.
+
+    Differs: lowered by epsilon, so that equal images give 0."""
     squares = (reconstruction - target).square()
     # sqrt(d^2 + e^2) - e without the subtraction, which would cancel in float32
     return (squares / ((squares + epsilon**2).sqrt() + epsilon)).mean(1)
 
 # %% ../nbs/api/20_losses.ipynb #823edf82
 def charbonnier(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     weight_map: WeightMap = None,              # weight of each pixel
     epsilon: float = 0.01,                     # errors well under it count by their square, in grey values
-) -> Float[Tensor, '']:                        # 0 for equal images
+) -> Float[Tensor, ""]:                        # 0 for equal images
     "Mean Charbonnier error."
     return weighted_mean(charbonnier_map(reconstruction, target, epsilon), weight_map)
 
+# %% ../nbs/api/20_losses.ipynb #e5352443
+def _local_moments(
+    x: Float[Tensor, "n c h w"],
+    y: Float[Tensor, "n c h w"],
+    difference: Float[Tensor, "n c h w"],  # x - y, before anything was rounded
+    mean: Callable,                        # under a window around each pixel
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # means of x, y, difference, x^2 + y^2 and difference^2
+    "What SSIM has to know of two images around each pixel."
+    mean_y = mean(y)
+    maps = [difference, x.square() + y.square(), difference.square()]
+    mean_d, power, power_d = mean(torch.cat(maps, 1)).chunk(3, 1)
+    return mean_y + mean_d, mean_y, mean_d, power, power_d
+
 # %% ../nbs/api/20_losses.ipynb #d2f13e3a
 def dissimilarity(
-    x: Float[Tensor, 'n c h w'],   # the reconstruction
-    y: Float[Tensor, 'n c h w'],   # the target
+    x: Float[Tensor, "n c h w"],   # the reconstruction
+    y: Float[Tensor, "n c h w"],   # the target
     window_size: int = 7,          # width of the window, in pixels; odd
-    window: str = 'uniform',       # 'uniform', or 'gaussian' of width `sigma`
+    window: str = "uniform",       # 'uniform', or 'gaussian' of width `sigma`
     sigma: float = 1.5,            # standard deviation of the Gaussian, in pixels
     data_range: float = 1.0,       # the largest minus the smallest value that an image can have
-) -> tuple[Float[Tensor, 'n c h w'], Float[Tensor, 'n c h w']]:  # 1 - l, and 1 - cs; both 0 where equal
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]:  # 1 - l, and 1 - cs; both 0 where equal
     "What SSIM finds missing around each pixel: in luminance, and in contrast and structure."
     mean = lambda maps: window_mean(maps, window_size, window, sigma)
+    middle = data_range / 2
     # centred: E[x^2] - E[x]^2 loses fewer digits of float32
-    difference, x, y = x - y, x - data_range / 2, y - data_range / 2
-    mean_y = mean(y)
-    mean_d, power, power_d = mean(torch.cat([difference, x.square() + y.square(), difference.square()], 1)).chunk(3, 1)
-    mean_x = mean_y + mean_d
+    difference, x, y = x - y, x - middle, y - middle
+    mean_x, mean_y, mean_d, power, power_d = _local_moments(x, y, difference, mean)
     variances = (power - mean_x.square() - mean_y.square()).clamp(min=0)
     variance_d = (power_d - mean_d.square()).clamp(min=0)
-    squares = (mean_x + data_range / 2).square() + (mean_y + data_range / 2).square()
-    return mean_d.square() / (squares + (0.01 * data_range)**2), variance_d / (variances + (0.03 * data_range)**2)
+    squares = (mean_x + middle).square() + (mean_y + middle).square()
+    luminance = mean_d.square() / (squares + (0.01 * data_range)**2)
+    return luminance, variance_d / (variances + (0.03 * data_range)**2)
 
 # %% ../nbs/api/20_losses.ipynb #f3e60e03
 @full_precision
 def ssim_map(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     window_size: int = 7,                      # width of the window, in pixels; odd
-    window: str = 'uniform',                   # 'uniform', or 'gaussian' of width `sigma`
+    window: str = "uniform",                   # 'uniform', or 'gaussian' of width `sigma`
     sigma: float = 1.5,                        # standard deviation of the Gaussian, in pixels
     data_range: float = 1.0,                   # the largest minus the smallest value that an image can have
-) -> Float[Tensor, 'n h w']:                   # in [0, 2]; 1 where unrelated, up to 2 where inverted
+) -> Float[Tensor, "n h w"]:                   # in [0, 2]; 1 where unrelated, up to 2 where inverted
     """1 - SSIM around each pixel, averaged over channels. Source: Wang et al. 2004, eq. 13.
 
-    Differs: the window is cut at the border, so that every pixel has a value; scikit-image and pytorch-msssim agree wherever the window fits (scikit-image with
-    `use_sample_covariance=False`, pytorch-msssim with `window='gaussian', window_size=11`); kornia halves the loss and reflects the image at its border."""
-    luminance, structure = dissimilarity(reconstruction, target, window_size, window, sigma, data_range)
+    Differs: the window is cut at the border, so that every pixel has a value; scikit-image and
+    pytorch-msssim agree wherever the window fits (scikit-image with `use_sample_covariance=False`,
+    pytorch-msssim with `window='gaussian', window_size=11`); kornia halves the loss and reflects
+    the image at its border."""
+    options = window_size, window, sigma, data_range
+    luminance, structure = dissimilarity(reconstruction, target, *options)
     return (luminance + structure - luminance * structure).mean(1)
 
 # %% ../nbs/api/20_losses.ipynb #1788f721
 def ssim(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     weight_map: WeightMap = None,              # weight of each pixel
     **options,                                 # of `ssim_map`
-) -> Float[Tensor, '']:                        # 0 for equal images
+) -> Float[Tensor, ""]:                        # 0 for equal images
     "1 - SSIM, averaged over all pixels, those at the border too."
     return weighted_mean(ssim_map(reconstruction, target, **options), weight_map)
 
@@ -176,13 +198,15 @@ def log_similarity(
 
 # %% ../nbs/api/20_losses.ipynb #a4151e04
 def ms_ssim_levels(
-    x: Float[Tensor, 'n c h w'],  # the reconstruction
-    y: Float[Tensor, 'n c h w'],  # the target
+    x: Float[Tensor, "n c h w"],  # the reconstruction
+    y: Float[Tensor, "n c h w"],  # the target
     scales: int | None = None,    # 1 to 5; None: 5, or as many as leave room for one window
     window_size: int = 7,         # width of the window, in pixels; odd
     **options,                    # of `dissimilarity`
 ) -> list[tuple[float, Tensor]]:  # per scale, finest first: the exponent, and the dissimilarity map
-    "What MS-SSIM multiplies. Source: Wang et al. 2003. Differs: fewer scales share the exponents of the first ones, scaled to sum to 1."
+    """What MS-SSIM multiplies. Source: Wang et al. 2003.
+
+    Differs: fewer scales share the exponents of the first ones, scaled to sum to 1."""
     exponents = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
     if scales is None: scales = min(5, scale_limit(*y.shape[-2:], smallest=window_size))
     if not 1 <= scales <= 5: raise ValueError(f"ms_ssim: scales must be 1 to 5, got {scales}")
@@ -196,15 +220,16 @@ def ms_ssim_levels(
 # %% ../nbs/api/20_losses.ipynb #fafa1788
 @full_precision
 def ms_ssim(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     weight_map: WeightMap = None,              # weight of each pixel; averaged down for the coarser scales
     scales: int | None = None,                 # 1 to 5; None: 5, or as many as leave room for one window
     **options,                                 # of `ssim_map`
-) -> Float[Tensor, '']:                        # 0 for equal images, under 1
+) -> Float[Tensor, ""]:                        # 0 for equal images, under 1
     """1 - MS-SSIM, a product of means over each image, averaged over images. Source: Wang et al. 2003, eq. 7.
 
-    Differs from pytorch-msssim: negative similarities keep a gradient; windows are cut at the border; odd sides are not padded with zeros."""
+    Differs from pytorch-msssim: negative similarities keep a gradient; windows are cut at the
+    border; odd sides are not padded with zeros."""
     levels = ms_ssim_levels(reconstruction, target, scales, **options)
     weights = match_weights(weight_map, target)
     weights = torch.ones_like(target[:, :1]) if weights is None else weights
@@ -218,35 +243,37 @@ def ms_ssim(
 # %% ../nbs/api/20_losses.ipynb #25d09f7a
 @full_precision
 def ms_ssim_map(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     scales: int | None = None,                 # 1 to 5; None: 5, or as many as leave room for one window
     **options,                                 # of `ssim_map`
-) -> Float[Tensor, 'n h w']:                   # in [0, 1]; higher is more different
+) -> Float[Tensor, "n h w"]:                   # in [0, 1]; higher is more different
     "1 - MS-SSIM with the product taken at each pixel, coarse scales enlarged. Source: Zhao et al. 2017."
-    levels = ms_ssim_levels(reconstruction, target, scales, **options)
     size = target.shape[-2:]
-    return -torch.expm1(sum(exponent * log_similarity(enlarge(level, size)) for exponent, level in levels)).mean(1)
+    levels = ms_ssim_levels(reconstruction, target, scales, **options)
+    logarithm = sum(exponent * log_similarity(enlarge(level, size)) for exponent, level in levels)
+    return -torch.expm1(logarithm).mean(1)
 
 # %% ../nbs/api/20_losses.ipynb #95d669c5
 def image_gradient(
-    images: Float[Tensor, 'n c h w'],  # images, or differences of images
+    images: Float[Tensor, "n c h w"],  # images, or differences of images
     centre: int = 1,                   # weight of the middle row, its two neighbours having 1; 1: Prewitt, 2: Sobel
-) -> tuple[Float[Tensor, 'n c h w'], Float[Tensor, 'n c h w']]:  # across (x) and down (y), in grey values per two pixels
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]:  # across (x), down (y), in grey values per two pixels
     "Smoothed differences of the two pixels beside each pixel."
-    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode='replicate')
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    whole = 2 + centre
     # slices: ten times faster on a CPU than a convolution with one channel
     across = padded[..., 2:] - padded[..., :-2]
-    across = (across[..., :-2, :] + centre * across[..., 1:-1, :] + across[..., 2:, :]) / (2 + centre)
+    across = (across[..., :-2, :] + centre * across[..., 1:-1, :] + across[..., 2:, :]) / whole
     down = padded[..., 2:, :] - padded[..., :-2, :]
-    down = (down[..., :-2] + centre * down[..., 1:-1] + down[..., 2:]) / (2 + centre)
+    down = (down[..., :-2] + centre * down[..., 1:-1] + down[..., 2:]) / whole
     return across, down
 
 # %% ../nbs/api/20_losses.ipynb #d4a952da
 def gradient_magnitude(
-    images: Float[Tensor, 'n c h w'],  # images
+    images: Float[Tensor, "n c h w"],  # images
     centre: int = 1,                   # 1: Prewitt, 2: Sobel
-) -> Float[Tensor, 'n c h w']:         # in grey values per two pixels
+) -> Float[Tensor, "n c h w"]:         # in grey values per two pixels
     "Length of the gradient, its own slope finite on flat regions."
     across, down = image_gradient(images, centre)
     # 1e-12: under any change of one grey level of 16 bits, over the root's infinite slope at 0
@@ -255,121 +282,133 @@ def gradient_magnitude(
 # %% ../nbs/api/20_losses.ipynb #2612d6ea
 @full_precision
 def sobel_map(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
-    compare: str = 'direction',                # 'direction': the derivatives across and down, each alone; 'magnitude': the length of the gradient
-) -> Float[Tensor, 'n h w']:                   # in grey values per pixel; higher is more different
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
+    compare: str = "direction",                # 'direction': both derivatives; 'magnitude': the length of the gradient
+) -> Float[Tensor, "n h w"]:                   # in grey values per pixel; higher is more different
     "Absolute error of the Sobel gradient per pixel, averaged over channels."
-    if compare == 'direction':
+    if compare == "direction":
         across, down = image_gradient(reconstruction - target, centre=2)
         return (across.abs() + down.abs()).mean(1) / 4  # the mean of two, and two pixels
-    if compare != 'magnitude': raise ValueError(f"sobel: compare must be 'direction' or 'magnitude', got {compare!r}")
-    return (gradient_magnitude(reconstruction, centre=2) - gradient_magnitude(target, centre=2)).abs().mean(1) / 2
+    if compare != "magnitude":
+        raise ValueError(f"sobel: compare must be 'direction' or 'magnitude', got {compare!r}")
+    x, y = gradient_magnitude(reconstruction, centre=2), gradient_magnitude(target, centre=2)
+    return (x - y).abs().mean(1) / 2
 
 # %% ../nbs/api/20_losses.ipynb #9a9381e6
 def sobel(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     weight_map: WeightMap = None,              # weight of each pixel
-    compare: str = 'direction',                # 'direction' or 'magnitude', see `sobel_map`
-) -> Float[Tensor, '']:                        # 0 for equal images
+    compare: str = "direction",                # 'direction' or 'magnitude', see `sobel_map`
+) -> Float[Tensor, ""]:                        # 0 for equal images
     "Mean absolute error of the Sobel gradient."
     return weighted_mean(sobel_map(reconstruction, target, compare), weight_map)
 
 # %% ../nbs/api/20_losses.ipynb #55781836
 @full_precision
 def gms_map(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     stability: float = 0.0026,                 # gradients well under its root (0.05) do not count
-) -> Float[Tensor, 'n h w']:                   # in [0, 1]; higher is more different
-    """1 - gradient magnitude similarity per pixel, averaged over channels. Source: Xue et al. 2014, eq. 4, with its constant for images in [0, 1].
+) -> Float[Tensor, "n h w"]:                   # in [0, 1]; higher is more different
+    """1 - gradient magnitude similarity per pixel, averaged over channels.
 
-    Differs: full resolution, where the paper first halves the image; the border repeats its pixels, where the paper sets zeros."""
+    Source: Xue et al. 2014, eq. 4, with its constant for images in [0, 1].
+    Differs: full resolution, where the paper first halves the image; the border repeats its pixels,
+    where the paper sets zeros."""
     x, y = gradient_magnitude(reconstruction), gradient_magnitude(target)
     return ((x - y).square() / (x.square() + y.square() + stability)).mean(1)
 
 # %% ../nbs/api/20_losses.ipynb #702adddf
 def gms(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     weight_map: WeightMap = None,              # weight of each pixel
     stability: float = 0.0026,                 # gradients well under its root (0.05) do not count
-) -> Float[Tensor, '']:                        # 0 for equal images
+) -> Float[Tensor, ""]:                        # 0 for equal images
     "1 - gradient magnitude similarity, averaged over all pixels."
     return weighted_mean(gms_map(reconstruction, target, stability), weight_map)
 
 # %% ../nbs/api/20_losses.ipynb #3af2bf93
 @full_precision
 def ms_gms(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     weight_map: WeightMap = None,              # weight of each pixel; averaged down for the coarser scales
     scales: int | None = None,                 # how many; None: 4, or as many as fit
     stability: float = 0.0026,                 # of `gms_map`
-) -> Float[Tensor, '']:                        # 0 for equal images
+) -> Float[Tensor, ""]:                        # 0 for equal images
     "Mean of `gms` over several scales. Source: Zavrtanik et al. 2021 (RIAD)."
     scales = min(4, scale_limit(*target.shape[-2:])) if scales is None else scales
     weights = match_weights(weight_map, target)
     weights = [None] * scales if weights is None else pyramid(weights, scales)
-    return sum(gms(*level, stability) for level in zip(pyramid(reconstruction, scales), pyramid(target, scales), weights)) / scales
+    levels = zip(pyramid(reconstruction, scales), pyramid(target, scales), weights)
+    return sum(gms(*level, stability) for level in levels) / scales
 
 # %% ../nbs/api/20_losses.ipynb #8a1bd061
 @full_precision
 def ms_gms_map(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     scales: int | None = None,                 # how many; None: 4, or as many as fit
     stability: float = 0.0026,                 # of `gms_map`
-) -> Float[Tensor, 'n h w']:                   # in [0, 1]; higher is more different
+) -> Float[Tensor, "n h w"]:                   # in [0, 1]; higher is more different
     "`gms_map` at several scales, enlarged and averaged. Source: Zavrtanik et al. 2021 (RIAD). Differs: unsmoothed."
-    scales = min(4, scale_limit(*target.shape[-2:])) if scales is None else scales
+    size = target.shape[-2:]
+    scales = min(4, scale_limit(*size)) if scales is None else scales
     levels = zip(pyramid(reconstruction, scales), pyramid(target, scales))
-    return sum(enlarge(gms_map(x, y, stability)[:, None], target.shape[-2:])[:, 0] for x, y in levels) / scales
+    maps = (gms_map(x, y, stability)[:, None] for x, y in levels)
+    return sum(enlarge(found, size)[:, 0] for found in maps) / scales
 
 # %% ../nbs/api/20_losses.ipynb #e42e2ac5
 def focal_spectrum(
-    difference: Float[Tensor, 'n c h w'],  # reconstruction minus target
+    difference: Float[Tensor, "n c h w"],  # reconstruction minus target
     alpha: float | int = 1.0,              # how much the hard frequencies are preferred; 0: all alike
     patch_factor: int = 1,                 # the image is cut into this many rows and columns, each transformed alone
     log_matrix: bool = False,              # dampens the weights by a logarithm
-) -> tuple[Tensor, Tensor]:                # half spectrum `(n, c, patch, h, patch, w)`, and the weights of its frequencies, in [0, 1]
+) -> tuple[Tensor, Tensor]:                # half spectrum `(n, c, patch, h, patch, w)`, and its weights, in [0, 1]
     "The orthonormal spectrum of a difference and the focus on it. Source: Jiang et al. 2021, eq. 8."
     height, width = difference.shape[-2:]
     if patch_factor < 1 or height % patch_factor or width % patch_factor:
         raise ValueError(f"focal_frequency: patch_factor must divide {height} and {width}, got {patch_factor}")
     patches = difference.unflatten(-1, (patch_factor, -1)).unflatten(-3, (patch_factor, -1))
-    spectrum = torch.fft.rfftn(patches, dim=(-3, -1), norm='ortho')
+    spectrum = torch.fft.rfftn(patches, dim=(-3, -1), norm="ortho")
     weights = spectrum.detach().abs()**alpha
     if log_matrix: weights = torch.log1p(weights)
     # the largest may be 0, where the images agree: then all weights are 0
-    return spectrum, weights / weights.amax((-3, -1), keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    largest = weights.amax((-3, -1), keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    return spectrum, weights / largest
 
 # %% ../nbs/api/20_losses.ipynb #be3a8fbf
 def inverse_spectrum(
     spectrum: Tensor,      # as `focal_spectrum` gives it
-    like: Float[Tensor, 'n c h w'],  # an image of the size that it was made from
-) -> Float[Tensor, 'n c h w']:       # the image with that spectrum
+    like: Float[Tensor, "n c h w"],  # an image of the size that it was made from
+) -> Float[Tensor, "n c h w"]:       # the image with that spectrum
     "From half spectra of patches back to images."
-    patch, columns = spectrum.shape[2], like.shape[-1] // spectrum.shape[2]
-    images = torch.fft.irfftn(spectrum, s=(like.shape[-2] // patch, columns), dim=(-3, -1), norm='ortho')
+    patch = spectrum.shape[2]
+    size = (like.shape[-2] // patch, like.shape[-1] // patch)
+    images = torch.fft.irfftn(spectrum, s=size, dim=(-3, -1), norm="ortho")
     return images.reshape(like.shape)
 
 # %% ../nbs/api/20_losses.ipynb #ba55bd00
 @full_precision
 def focal_frequency(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
-    weight_map: WeightMap = None,              # weight of each pixel; its root multiplies the difference before the transform
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
+    weight_map: WeightMap = None,              # of each pixel; its root multiplies the difference before the transform
     alpha: float | int = 1.0,                  # how much the hard frequencies are preferred; 0: all alike
-    patch_factor: int = 1,                     # the image is cut into this many rows and columns, each transformed alone
+    patch_factor: int = 1,                     # the image is cut into this many rows and columns, each by itself
     log_matrix: bool = False,                  # dampens the weights by a logarithm
     average_spectrum: bool = False,            # of the whole batch, not of each image
-) -> Float[Tensor, '']:                        # 0 for equal images
-    "Squared error of each frequency, weighted by its own size. Source: Jiang et al. 2021, eq. 9. First derivatives only."
+) -> Float[Tensor, ""]:                        # 0 for equal images
+    """Squared error of each frequency, weighted by its own size. Source: Jiang et al. 2021, eq. 9.
+
+    First derivatives only."""
     difference = reconstruction - target
     weights = match_weights(weight_map, target)
-    if weights is not None: difference = difference * (weights / weights.mean().clamp(min=1e-8)).sqrt()
+    if weights is not None:
+        difference = difference * (weights / weights.mean().clamp(min=1e-8)).sqrt()
     if average_spectrum: difference = difference.mean(0, keepdim=True)
     with torch.no_grad():
         spectrum, focus = focal_spectrum(difference, alpha, patch_factor, log_matrix)
@@ -381,28 +420,28 @@ def focal_frequency(
 # %% ../nbs/api/20_losses.ipynb #e17a1c9d
 @full_precision
 def focal_frequency_map(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     alpha: float | int = 1.0,                  # how much the hard frequencies are preferred; 0: all alike
-    patch_factor: int = 1,                     # the image is cut into this many rows and columns, each transformed alone
+    patch_factor: int = 1,                     # the image is cut into this many rows and columns, each by itself
     log_matrix: bool = False,                  # dampens the weights by a logarithm
-) -> Float[Tensor, 'n h w']:                   # higher is more different; its mean is the loss
+) -> Float[Tensor, "n h w"]:                   # higher is more different; its mean is the loss
     "Squared difference after the focus, which passes the frequencies that went wrong most, averaged over channels."
     spectrum, focus = focal_spectrum(reconstruction - target, alpha, patch_factor, log_matrix)
     return inverse_spectrum(focus.sqrt() * spectrum, target).square().mean(1)
 
 # %% ../nbs/api/20_losses.ipynb #00ded0ba
 LOSSES = {
-    'mse': mse, 'l1': l1, 'charbonnier': charbonnier,
-    'ssim': ssim, 'ms_ssim': ms_ssim,
-    'sobel': sobel, 'gms': gms, 'ms_gms': ms_gms,
-    'focal_frequency': focal_frequency,
+    "mse": mse, "l1": l1, "charbonnier": charbonnier,
+    "ssim": ssim, "ms_ssim": ms_ssim,
+    "sobel": sobel, "gms": gms, "ms_gms": ms_gms,
+    "focal_frequency": focal_frequency,
 }
 LOSS_MAPS = {
-    'mse': squared_error_map, 'l1': absolute_error_map, 'charbonnier': charbonnier_map,
-    'ssim': ssim_map, 'ms_ssim': ms_ssim_map,
-    'sobel': sobel_map, 'gms': gms_map, 'ms_gms': ms_gms_map,
-    'focal_frequency': focal_frequency_map,
+    "mse": squared_error_map, "l1": absolute_error_map, "charbonnier": charbonnier_map,
+    "ssim": ssim_map, "ms_ssim": ms_ssim_map,
+    "sobel": sobel_map, "gms": gms_map, "ms_gms": ms_gms_map,
+    "focal_frequency": focal_frequency_map,
 }
 
 # %% ../nbs/api/20_losses.ipynb #c01f9fa6
@@ -420,11 +459,15 @@ def read_terms(
     "The summands that a mixture names."
     read = {}
     for name, weight in terms.items():
-        loss, at, own = name.partition('@')
-        if loss not in LOSSES: raise ValueError(f"loss: unknown {loss!r}; known are {', '.join(LOSSES)}")
-        if not isfinite(weight) or weight < 0: raise ValueError(f"loss: the weight of {name!r} must be finite and >= 0, got {weight}")
-        number = own if at else 1 if loss in ('ms_ssim', 'ms_gms') else scales
-        if not str(number).isdecimal() or int(number) < 1: raise ValueError(f"loss: scales of {name!r} must be a whole number >= 1, got {number!r}")
+        loss, at, own = name.partition("@")
+        if loss not in LOSSES:
+            raise ValueError(f"loss: unknown {loss!r}; known are {', '.join(LOSSES)}")
+        if not isfinite(weight) or weight < 0:
+            raise ValueError(f"loss: the weight of {name!r} must be finite and >= 0, got {weight}")
+        usual = 1 if loss in ("ms_ssim", "ms_gms") else scales  # those two bring their own
+        number = own if at else usual
+        if not str(number).isdecimal() or int(number) < 1:
+            raise ValueError(f"loss: scales of {name!r} must be a whole number >= 1, got {number!r}")
         read[name] = Term(loss, int(number), float(weight))
     if not read: raise ValueError(f"loss: at least one term is wanted; known are {', '.join(LOSSES)}")
     return read
@@ -432,20 +475,22 @@ def read_terms(
 # %% ../nbs/api/20_losses.ipynb #64c14e1a
 @full_precision
 def multi_scale(
-    reconstruction: Float[Tensor, 'n c h w'],  # what the network made of the image, in [0, 1]
-    target: Float[Tensor, 'n c h w'],          # the image, same range
+    reconstruction: Float[Tensor, "n c h w"],  # what the network made of the image, in [0, 1]
+    target: Float[Tensor, "n c h w"],          # the image, same range
     weight_map: WeightMap,                     # weight of each pixel; averaged down for the coarser scales
     terms: Mapping[str, Term],                 # what is wanted
     scale_weights: Sequence[float | int],      # finest first; a term of fewer scales uses the first ones
-) -> dict[str, Float[Tensor, '']]:             # the mean over its scales of each term, not yet multiplied by its weight
+) -> dict[str, Float[Tensor, ""]]:             # the mean over its scales of each term, not yet multiplied by its weight
     "All terms from one pyramid."
     deepest = max(term.scales for term in terms.values())
     weights = match_weights(weight_map, target)
     weights = [None] * deepest if weights is None else pyramid(weights, deepest)
     levels = list(zip(pyramid(reconstruction, deepest), pyramid(target, deepest), weights))
+
     def mean(term):
-        shares = scale_weights[:term.scales]
-        return sum(share * LOSSES[term.loss](*level) for share, level in zip(shares, levels)) / sum(shares)
+        loss, shares = LOSSES[term.loss], scale_weights[:term.scales]
+        return sum(share * loss(*level) for share, level in zip(shares, levels)) / sum(shares)
+
     return {name: mean(term) for name, term in terms.items()}
 
 # %% ../nbs/api/20_losses.ipynb #d2f9a44d
@@ -453,18 +498,21 @@ class CompositeLoss:
     "A weighted sum of losses, each at one or several scales."
 
     def __init__(self,
-        terms: Mapping[str, float | int],  # name in `LOSSES` to weight, >= 0; a name may bring its own number of scales: 'mse@3'
+        terms: Mapping[str, float | int],  # name in `LOSSES` to weight, >= 0; it may bring its own scales: 'mse@3'
         scales: int = 1,                # for all names that bring none, by '@' or, as `ms_ssim` and `ms_gms`, built in
         scale_weights: Sequence[float | int] | None = None,  # finest first, scaled to sum to 1; None: all the same
         balance: bool | int = False,    # over how many first batches the terms are brought to equal size; True: 8
     ):
         self.terms = read_terms(terms, scales)
         deepest = max(term.scales for term in self.terms.values())
-        self.scale_weights = [1.0] * deepest if scale_weights is None else list(scale_weights)
-        if len(self.scale_weights) < deepest or min(self.scale_weights) < 0 or self.scale_weights[0] <= 0:
-            raise ValueError(f"loss: {deepest} scales want {deepest} scale_weights >= 0, the first > 0, got {self.scale_weights}")
+        shares = [1.0] * deepest if scale_weights is None else list(scale_weights)
+        if len(shares) < deepest or min(shares) < 0 or shares[0] <= 0:
+            wanted = f"{deepest} scales want {deepest} scale_weights >= 0, the first > 0"
+            raise ValueError(f"loss: {wanted}, got {shares}")
+        self.scale_weights = shares
         self.balance, self.seen = 8 if balance is True else int(balance), 0
-        self.means = dict.fromkeys(terms, 1.0)  # of each term over the first batches; 1 where nothing is balanced
+        # of each term over the first batches; 1 where nothing is balanced
+        self.means = dict.fromkeys(terms, 1.0)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -475,18 +523,25 @@ class CompositeLoss:
         "The weighted sum, and each term before its weight, without gradient."
         terms = multi_scale(reconstruction, target, weight_map, self.terms, self.scale_weights)
         values = {name: value.detach() for name, value in terms.items()}
-        if self.seen < self.balance and reconstruction.requires_grad:
-            self.means = {name: (self.means[name] * self.seen + float(value)) / (self.seen + 1) for name, value in values.items()}
-            self.seen += 1
+        if self.seen < self.balance and reconstruction.requires_grad: self._count(values)
         return sum(weight * terms[name] for name, weight in self.weights.items()), values
 
-    def __str__(self): return ' + '.join(f'{term.weight!r}*{name}' for name, term in self.terms.items())
+    def _count(self, values: dict[str, Tensor]):
+        seen = self.seen
+        for name, value in values.items():
+            self.means[name] = (self.means[name] * seen + float(value)) / (seen + 1)
+        self.seen = seen + 1
 
-    def state_dict(self) -> dict: return {'seen': self.seen, 'means': dict(self.means)}
+    def __str__(self):
+        return " + ".join(f"{term.weight!r}*{name}" for name, term in self.terms.items())
+
+    def state_dict(self) -> dict: return {"seen": self.seen, "means": dict(self.means)}
 
     def load_state_dict(self, state: dict):
-        if set(state['means']) != set(self.terms): raise ValueError(f"loss: the state is of {', '.join(state['means'])}, wanted {', '.join(self.terms)}")
-        self.seen, self.means = state['seen'], dict(state['means'])
+        stored, wanted = ", ".join(state["means"]), ", ".join(self.terms)
+        if set(state["means"]) != set(self.terms):
+            raise ValueError(f"loss: the state is of {stored}, wanted {wanted}")
+        self.seen, self.means = state["seen"], dict(state["means"])
 
 # %% ../nbs/api/20_losses.ipynb #2e851259
 def parse_loss(
@@ -494,12 +549,15 @@ def parse_loss(
     **settings,     # of `CompositeLoss`: scales, scale_weights, balance
 ) -> CompositeLoss: # the mixture; its `str` is the text again
     "A mixture from one line of text."
+    weighted = r"\s*(?:(?P<weight>[^*\s]+)\s*\*\s*)?(?P<name>[A-Za-z_]\w*(?:@\w*)?)\s*"
     terms = {}
-    for part in re.split(r'(?<![\d.][eE])\+', text):  # not at the plus of 1e+3
-        found = re.fullmatch(r'\s*(?:(?P<weight>[^*\s]+)\s*\*\s*)?(?P<name>[A-Za-z_]\w*(?:@\w*)?)\s*', part)
-        try: name, weight = found['name'], float(found['weight'] or 1)
+    for part in re.split(r"(?<![\d.][eE])\+", text):  # not at the plus of 1e+3
+        found = re.fullmatch(weighted, part)
+        try:
+            name, weight = found["name"], float(found["weight"] or 1)
         except (TypeError, ValueError):
-            raise ValueError(f"loss: {part.strip()!r} in {text!r} is no 'weight*name@scales'; known names are {', '.join(LOSSES)}") from None
+            wrong, known = f"{part.strip()!r} in {text!r}", ", ".join(LOSSES)
+            raise ValueError(f"loss: {wrong} is no 'weight*name@scales'; known names are {known}") from None
         if name in terms: raise ValueError(f"loss: {name!r} stands twice in {text!r}")
         terms[name] = weight
     return CompositeLoss(terms, **settings)

@@ -10,11 +10,12 @@ __all__ = ['ANOMALY_CMAP', 'PALETTE', 'GRAY_CMAP', 'MASK_COLOUR', 'recon_ad_styl
 import math
 from collections.abc import Sequence
 from contextlib import contextmanager
+from itertools import chain, product
 
 # %% ../nbs/api/05_plots.ipynb #08fc2243
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
@@ -22,58 +23,108 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 # %% ../nbs/api/05_plots.ipynb #ffb342bd
-ANOMALY_CMAP = 'inferno'  # the one colour map of all anomaly maps: sequential, perceptually uniform
+ANOMALY_CMAP = "inferno"  # the one colour map of all anomaly maps: sequential, perceptually uniform
 
 # %% ../nbs/api/05_plots.ipynb #39fafd4a
 PALETTE = {  # Okabe and Ito 2008; told apart by the colour-blind
-    'blue': '#0072B2', 'orange': '#D55E00', 'green': '#009E73', 'pink': '#CC79A7',
-    'sky': '#56B4E9', 'yellow': '#E69F00', 'black': '#222222',
+    "blue": "#0072B2", "orange": "#D55E00", "green": "#009E73", "pink": "#CC79A7",
+    "sky": "#56B4E9", "yellow": "#E69F00", "black": "#222222",
 }
 
 # %% ../nbs/api/05_plots.ipynb #ec89e842
-GRAY_CMAP = colormaps['gray'].resampled(64)  # of images: the eye tells no more levels apart, and a figure takes half the space
+# of images: the eye tells no more levels apart, and a figure takes half the space
+GRAY_CMAP = colormaps["gray"].resampled(64)
+
+# %% ../nbs/api/05_plots.ipynb #34dc2f29
+_LOOK = {
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "figure.titlesize": 11,
+    "figure.titleweight": "bold",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "normal",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 5,
+    "axes.labelcolor": "#444444",
+    "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": plt.cycler(color=list(PALETTE.values())),
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.7,
+    "text.color": "#222222",
+    "xtick.color": "#666666",
+    "ytick.color": "#666666",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
 
 # %% ../nbs/api/05_plots.ipynb #e81639ff
-MASK_COLOUR = '#56B4E9'  # the line around the true mask: seen on gray and on the colour map alike
+MASK_COLOUR = "#56B4E9"  # the line around the true mask: seen on gray and on the colour map alike
 
 # %% ../nbs/api/05_plots.ipynb #f8953869
 @contextmanager
 def recon_ad_style():
     "The look of every figure of this library, inside a `with` only."
-    with rc_context({
-        'figure.dpi': 100, 'savefig.dpi': 100, 'figure.facecolor': 'white', 'figure.constrained_layout.use': True,
-        'font.size': 9, 'axes.titlesize': 10, 'axes.titleweight': 'normal', 'axes.titlelocation': 'left', 'axes.titlepad': 5,
-        'figure.titlesize': 11, 'figure.titleweight': 'bold', 'axes.labelcolor': '#444444', 'text.color': '#222222',
-        'axes.edgecolor': '#888888', 'axes.linewidth': 0.8, 'axes.spines.top': False, 'axes.spines.right': False,
-        'xtick.color': '#666666', 'ytick.color': '#666666', 'xtick.labelsize': 8, 'ytick.labelsize': 8,
-        'axes.grid': True, 'grid.color': '#E6E6E6', 'grid.linewidth': 0.7, 'axes.axisbelow': True,
-        'lines.linewidth': 1.8, 'legend.frameon': False, 'legend.fontsize': 8,
-        'axes.prop_cycle': plt.cycler(color=list(PALETTE.values())),
-    }): yield
+    with rc_context(_LOOK):
+        yield
+
+# %% ../nbs/api/05_plots.ipynb #07c12aa1
+_Images = Tensor | np.ndarray | Sequence  # what holds images, see `as_images`
+_Values = Sequence | np.ndarray | Tensor  # what holds numbers
+
+# %% ../nbs/api/05_plots.ipynb #9e566e16
+def _as_array(image: Tensor | np.ndarray) -> np.ndarray:
+    "One image in main memory: any float of a tensor as float32, a single channel without its axis."
+    if isinstance(image, Tensor):
+        image = image.detach().cpu()
+        if image.dtype.is_floating_point: image = image.float()
+    array = np.asarray(image)
+    return array[0] if array.ndim == 3 and array.shape[0] == 1 else array
+
+# %% ../nbs/api/05_plots.ipynb #52fe8d6f
+def _is_picture(array: np.ndarray) -> bool:
+    "Whether an array is one gray or one colour image."
+    return array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+
+# %% ../nbs/api/05_plots.ipynb #8ed8a9e6
+def _to_unit_range(array: np.ndarray) -> np.ndarray:
+    "Integers scaled to [0, 1] by what their depth can hold; bool and float as they are."
+    if not np.issubdtype(array.dtype, np.integer): return array
+    return array.astype(np.float32) / np.iinfo(array.dtype).max
 
 # %% ../nbs/api/05_plots.ipynb #d2127e0b
 def as_images(
-    images: Tensor | np.ndarray | Sequence,      # (n, h, w), (n, 1, h, w), (h, w), or a sequence of (h, w), (1, h, w) or colour (h, w, 3)
-) -> list[np.ndarray]:                           # one (h, w) or (h, w, 3) each; integers scaled to [0, 1], bool and float as they are
+    images: _Images,     # (n, h, w), (n, 1, h, w), (h, w), or a sequence of (h, w), (1, h, w) or colour (h, w, 3)
+) -> list[np.ndarray]:   # one (h, w) or (h, w, 3) each; integers scaled to [0, 1], bool and float as they are
     "Whatever holds images, as a list of them."
     if isinstance(images, (Tensor, np.ndarray)) and images.ndim == 2: images = [images]
-    arrays = [np.asarray(image.detach().cpu().float() if isinstance(image, Tensor) and image.dtype.is_floating_point
-                         else image.cpu() if isinstance(image, Tensor) else image) for image in images]
-    arrays = [array[0] if array.ndim == 3 and array.shape[0] == 1 else array for array in arrays]
-    if wrong := [array.shape for array in arrays if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] == 3)]:
-        raise ValueError(f'as_images: every image must be (h, w), (1, h, w) or (h, w, 3), got {wrong[0]}')
-    return [array.astype(np.float32) / np.iinfo(array.dtype).max if np.issubdtype(array.dtype, np.integer) else array for array in arrays]
+    arrays = [_as_array(image) for image in images]
+    wrong = [array.shape for array in arrays if not _is_picture(array)]
+    if wrong:
+        raise ValueError(f"as_images: every image must be (h, w), (1, h, w) or (h, w, 3), got {wrong[0]}")
+    return [_to_unit_range(array) for array in arrays]
 
 # %% ../nbs/api/05_plots.ipynb #8980803c
 def _columns(size: tuple[int, int], count: int) -> int:
     "How many images of a size stand in a row: one strip, two wide ones, up to five squares."
     ratio = size[1] / size[0]
-    return min(count, 1 if ratio > 2.5 else 2 if ratio > 1.6 else 5)
+    if ratio > 2.5: return min(count, 1)
+    return min(count, 2 if ratio > 1.6 else 5)
 
 # %% ../nbs/api/05_plots.ipynb #87f8ad87
-def _frame(axes: Axes, image: np.ndarray, title: str = '', **drawing) -> object:
+def _frame(axes: Axes, image: np.ndarray, title: str = "", **drawing) -> object:
     "One image without ticks, its pixels square."
-    artist = axes.imshow(image, interpolation='antialiased', interpolation_stage='data', **drawing)
+    artist = axes.imshow(image, interpolation="antialiased", interpolation_stage="data", **drawing)
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -83,53 +134,92 @@ def _frame(axes: Axes, image: np.ndarray, title: str = '', **drawing) -> object:
 # %% ../nbs/api/05_plots.ipynb #4666f5c7
 def _outline(axes: Axes, mask: np.ndarray) -> None:
     "A line around the true mask."
-    if mask.any(): axes.contour((mask > 0).astype(np.float32), levels=[0.5], colors=[MASK_COLOUR], linewidths=1.1)
+    if not mask.any(): return
+    inside = (mask > 0).astype(np.float32)
+    axes.contour(inside, levels=[0.5], colors=[MASK_COLOUR], linewidths=1.1)
+
+# %% ../nbs/api/05_plots.ipynb #040ef8bb
+def _close(figure: Figure, title: str) -> Figure:
+    "The figure under its title, closed, so that a notebook shows it once."
+    if title: figure.suptitle(title, x=0.01, ha="left")
+    plt.close(figure)
+    return figure
+
+# %% ../nbs/api/05_plots.ipynb #214c051e
+def _grid(
+    shape: tuple[int, int],  # (height, width) of an image
+    count: int,              # images
+    columns: int,            # images in a row
+    width: float,            # of the figure, in inches
+    titled: bool,            # whether every image has a title
+    headed: bool,            # whether the figure has one
+) -> tuple[Figure, np.ndarray]:  # the figure, and its axes row by row
+    "Room for images beside and under each other; what stays empty is switched off."
+    rows = math.ceil(count / columns)
+    height = width / columns * shape[0] / shape[1] + (0.25 if titled else 0.08)
+    size = (width, rows * height + (0.35 if headed else 0))
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axes in grid.flat[count:]: axes.axis("off")
+    return figure, grid.ravel()[:count]
 
 # %% ../nbs/api/05_plots.ipynb #ead71725
 def show_images(
-    images: Tensor | np.ndarray | Sequence,        # what `as_images` takes; floats in [0, 1]
-    titles: Sequence[str] | None = None,           # one an image
-    masks: Tensor | np.ndarray | Sequence | None = None,  # bool, one an image, drawn as a line
-    columns: int | None = None,                    # images in a row; None: strips one, squares up to five
-    title: str = '',                               # what the figure shows: the finding
-    width: float = 8.0,                            # of the figure, in inches
-) -> Figure:                                       # closed already: shown once, where it is the last value of a cell
+    images: _Images,                      # what `as_images` takes; floats in [0, 1]
+    titles: Sequence[str] | None = None,  # one an image
+    masks: _Images | None = None,         # bool, one an image, drawn as a line
+    columns: int | None = None,           # images in a row; None: strips one, squares up to five
+    title: str = "",                      # what the figure shows: the finding
+    width: float = 8.0,                   # of the figure, in inches
+) -> Figure:                              # closed already: shown once, where it is the last value of a cell
     "Images on one gray scale, strips under each other, squares side by side."
     images = as_images(images)
-    if not images: raise ValueError('show_images: at least one image is needed, got none')
-    columns = columns or _columns(images[0].shape[:2], len(images))
-    rows = math.ceil(len(images) / columns)
-    height = width / columns * images[0].shape[0] / images[0].shape[1] + (0.25 if titles else 0.08)
+    if not images: raise ValueError("show_images: at least one image is needed, got none")
+    marks = None if masks is None else as_images(masks)
+    shape, count = images[0].shape[:2], len(images)
+    columns = columns or _columns(shape, count)
     with recon_ad_style():
-        figure, grid = plt.subplots(rows, columns, figsize=(width, rows * height + (0.35 if title else 0)), squeeze=False)
-        for place, axes in enumerate(grid.flat):
-            if place >= len(images): axes.axis('off'); continue
-            _frame(axes, images[place], titles[place] if titles else '', cmap=GRAY_CMAP, vmin=0, vmax=1)
-            if masks is not None: _outline(axes, as_images(masks)[place])
-        if title: figure.suptitle(title, x=0.01, ha='left')
-        plt.close(figure)
-    return figure
+        figure, grid = _grid(shape, count, columns, width, bool(titles), bool(title))
+        for place, axes in enumerate(grid):
+            label = titles[place] if titles else ""
+            _frame(axes, images[place], label, cmap=GRAY_CMAP, vmin=0, vmax=1)
+            if marks is not None: _outline(axes, marks[place])
+        return _close(figure, title)
+
+# %% ../nbs/api/05_plots.ipynb #496fa7d0
+def _is_alarm(
+    values: np.ndarray,    # scores, or the pixels of a map
+    threshold: float,      # a higher value is anomalous
+) -> Bool[np.ndarray, "..."]:  # True, too, where the value is no finite number
+    "The verdict on each value, the same as a detector's."
+    values = np.asarray(values, np.float64)
+    return ~(values <= threshold) | np.isinf(values)
+
+# %% ../nbs/api/05_plots.ipynb #2eea5ae4
+def _rim(inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    "The pixels inside that have a neighbour outside, or beyond the edge of the image."
+    wide = np.pad(inside, 1)
+    above, below = wide[:-2, 1:-1], wide[2:, 1:-1]
+    left, right = wide[1:-1, :-2], wide[1:-1, 2:]
+    return inside & ~(above & below & left & right)
 
 # %% ../nbs/api/05_plots.ipynb #7cd1ac33
 def overlay(
     image: Tensor | np.ndarray,              # (h, w) or (1, h, w); floats in [0, 1]
     anomaly_map: Tensor | np.ndarray,        # (h, w); higher is more anomalous
     vmax: float,                             # the value that is drawn brightest, the same for all images
-    threshold: float | None = None,          # value from which a pixel counts as anomalous, drawn as a line
+    threshold: float | None = None,          # a pixel above it is anomalous; drawn as a line
     opacity: float = 0.75,                   # of the colour at `vmax`, in [0, 1]
-) -> UInt8[np.ndarray, 'h w 3']:             # red, green, blue
+) -> UInt8[np.ndarray, "h w 3"]:             # red, green, blue
     "The image with the anomaly map as colour over it, ready to be saved."
     (gray,), (values,) = as_images(image), as_images(anomaly_map)
-    if gray.shape != values.shape: raise ValueError(f'overlay: image and map must have one size, got {gray.shape} and {values.shape}')
-    if not vmax > 0: raise ValueError(f'overlay: vmax must be > 0, got {vmax}')
+    if gray.shape != values.shape:
+        raise ValueError(f"overlay: image and map must have one size, got {gray.shape} and {values.shape}")
+    if not vmax > 0: raise ValueError(f"overlay: vmax must be > 0, got {vmax}")
     share = np.clip(values / vmax, 0, 1)
     colour = colormaps[ANOMALY_CMAP](share)[..., :3]
     weight = opacity * share[..., None]
     mixed = (1 - weight) * gray[..., None] + weight * colour
-    if threshold is not None:
-        above = np.pad(values >= threshold, 1)
-        inner = above[1:-1, 1:-1] & above[:-2, 1:-1] & above[2:, 1:-1] & above[1:-1, :-2] & above[1:-1, 2:]
-        mixed[above[1:-1, 1:-1] & ~inner] = [0.34, 0.71, 0.91]
+    if threshold is not None: mixed[_rim(_is_alarm(values, threshold))] = [0.34, 0.71, 0.91]
     return np.round(255 * mixed.clip(0, 1)).astype(np.uint8)
 
 # %% ../nbs/api/05_plots.ipynb #dababea2
@@ -142,137 +232,272 @@ def common_vmax(
     return max(float(np.quantile(values, quantile)), 1e-12)
 
 # %% ../nbs/api/05_plots.ipynb #1c885079
-def _detection_layout(size: tuple[int, int], samples: int, panels: int, width: float, titled: bool) -> tuple[tuple[int, int], tuple[float, float]]:
-    "(rows, columns) and figure size: strips put every panel in a row of its own, squares put a sample in a row."
-    ratio = size[0] / size[1]
-    is_strip = size[1] > 2.5 * size[0]
-    rows, columns = (samples * panels, 1) if is_strip else (samples, panels)
-    cell = (width - 0.8) / columns * ratio + (0.24 if is_strip or titled else 0.06)
-    return (rows, columns), (width, rows * cell + 0.4)
+def _detection_grid(
+    images: list[np.ndarray],  # (h, w) each, what was looked at
+    panels: int,               # pictures of each
+    width: float,              # of the figure, in inches
+    titled: bool,              # whether every sample has a title
+) -> tuple[Figure, np.ndarray]:  # the figure, and its axes
+    "Strips put every panel in a row of its own, squares put a sample in a row."
+    height, length = images[0].shape[:2]
+    is_strip = length > 2.5 * height
+    rows, columns = (len(images) * panels, 1) if is_strip else (len(images), panels)
+    cell = (width - 0.8) / columns * (height / length) + (0.24 if is_strip or titled else 0.06)
+    return plt.subplots(rows, columns, figsize=(width, rows * cell + 0.4), squeeze=False)
+
+# %% ../nbs/api/05_plots.ipynb #8f0fcae6
+def _outline_alarms(axes: Axes, values: np.ndarray, threshold: float) -> None:
+    "A line around what lies above the threshold; none where the verdict is the same everywhere."
+    alarms = _is_alarm(values, threshold)
+    if not alarms.any() or alarms.all(): return
+    if np.isfinite(values).all():
+        axes.contour(values, levels=[threshold], colors="white", linewidths=0.8)
+    else:  # no line passes between a number and what is none
+        axes.contour(alarms.astype(np.float32), levels=[0.5], colors="white", linewidths=0.8)
+
+# %% ../nbs/api/05_plots.ipynb #ef908ceb
+def _label_panel(
+    axes: Axes,
+    name: str,                     # of the panel
+    sample: int,                   # its number
+    titles: Sequence[str] | None,  # one a sample
+) -> None:
+    "The sample's title over its input, else the panel's name, unless a panel above says it already."
+    is_column = axes.get_subplotspec().get_gridspec().ncols == 1
+    if titles and name == "input": axes.set_title(titles[sample])
+    elif is_column or sample == 0: axes.set_title(name)
+
+# %% ../nbs/api/05_plots.ipynb #c330cc32
+def _as_panels(**given: _Images | None) -> dict[str, list[np.ndarray]]:
+    "The pictures of every panel, without those that are None; one of each a sample, or an error."
+    panels = {name: as_images(shown) for name, shown in given.items() if shown is not None}
+    count = len(panels["mask"] if "mask" in panels else panels["input"])
+    unequal = {name: len(found) for name, found in panels.items() if len(found) != count}
+    if unequal:
+        raise ValueError(f"show_detection: one of each a sample is needed, got {count} samples and {unequal}")
+    return panels
+
+# %% ../nbs/api/05_plots.ipynb #95898ba1
+def _draw_panel(
+    axes: Axes,
+    panels: dict[str, list[np.ndarray]],  # of `_as_panels`
+    name: str,                            # which panel
+    sample: int,                          # of which sample
+    vmax: float,                          # value of a map that is drawn brightest
+    threshold: float | None,              # where a map is decided
+) -> object:                              # what a colour bar can be made of
+    "One picture of one sample, with its line."
+    picture = panels[name][sample]
+    if name != "map":
+        artist = _frame(axes, picture, cmap=GRAY_CMAP, vmin=0, vmax=1)
+        if name == "input" and "mask" in panels: _outline(axes, panels["mask"][sample])
+        return artist
+    artist = _frame(axes, picture, cmap=ANOMALY_CMAP, vmin=0, vmax=vmax)
+    if threshold is not None: _outline_alarms(axes, picture, threshold)
+    return artist
+
+# %% ../nbs/api/05_plots.ipynb #894446c1
+def _add_bar(figure: Figure, grid: np.ndarray, artist: object, unit: str) -> None:
+    "One bar beside all axes that says what a colour means, at most 2.5 inches long."
+    shrink = min(1.0, 2.5 / figure.get_figheight())
+    figure.colorbar(artist, ax=grid, label=unit, extend="max", shrink=shrink, aspect=14, pad=0.015)
 
 # %% ../nbs/api/05_plots.ipynb #d69f4e29
 def show_detection(
-    images: Tensor | np.ndarray | Sequence,                # what was looked at; floats in [0, 1]
-    reconstructions: Tensor | np.ndarray | Sequence | None,  # what the network made of it; None leaves the panel out
-    maps: Tensor | np.ndarray | Sequence,                  # anomaly maps, of the images' size
-    masks: Tensor | np.ndarray | Sequence | None = None,   # bool; None where unknown
-    titles: Sequence[str] | None = None,                   # one a sample
-    vmax: float | None = None,                             # value drawn brightest; None: `common_vmax` of these maps
-    threshold: float | None = None,                        # value from which a pixel counts as anomalous, a line on the map
-    title: str = '',                                       # what the figure shows: the finding
-    unit: str = 'anomaly map',                             # what the bar measures
-    width: float = 8.0,                                    # of the figure, in inches
-) -> Figure:                                               # closed already: shown once, where it is the last value of a cell
+    images: _Images,                      # what was looked at; floats in [0, 1]
+    reconstructions: _Images | None,      # what the network made of it; None leaves the panel out
+    maps: _Images,                        # anomaly maps, of the images' size
+    masks: _Images | None = None,         # bool; None where unknown
+    titles: Sequence[str] | None = None,  # one a sample
+    vmax: float | None = None,            # value drawn brightest; None: `common_vmax` of these maps
+    threshold: float | None = None,       # a pixel above it is anomalous; a line on the map
+    title: str = "",                      # what the figure shows: the finding
+    unit: str = "anomaly map",            # what the bar measures
+    width: float = 8.0,                   # of the figure, in inches
+) -> Figure:                              # closed already: shown once, where it is the last value of a cell
     "Input with its true mask, reconstruction and anomaly map of every sample, all maps on one range."
-    panels = {'input': as_images(images), **({} if reconstructions is None else {'reconstruction': as_images(reconstructions)}), 'map': as_images(maps)}
-    marks = as_images(masks) if masks is not None else [np.zeros((1, 1), bool)] * len(panels['input'])
-    count = len(marks)
-    if unequal := {name: len(found) for name, found in panels.items() if len(found) != count}:
-        raise ValueError(f'show_detection: one of each a sample is needed, got {count} samples and {unequal}')
-    vmax = common_vmax(panels['map']) if vmax is None else vmax
+    panels = _as_panels(input=images, reconstruction=reconstructions, map=maps, mask=masks)
+    names = [name for name in panels if name != "mask"]
+    if vmax is None: vmax = common_vmax(panels["map"])
     with recon_ad_style():
-        (rows, columns), size = _detection_layout(panels['input'][0].shape, count, len(panels), width, bool(titles))
-        figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
-        for axes, (sample, name) in zip(grid.flat, [(sample, name) for sample in range(count) for name in panels]):
-            label = titles[sample] if titles and name == 'input' else name if columns == 1 or sample == 0 else ''
-            drawing = {'cmap': ANOMALY_CMAP, 'vmin': 0, 'vmax': vmax} if name == 'map' else {'cmap': GRAY_CMAP, 'vmin': 0, 'vmax': 1}
-            artist = _frame(axes, panels[name][sample], label, **drawing)
-            if name == 'input': _outline(axes, marks[sample])
-            if name == 'map' and threshold is not None and panels[name][sample].max() >= threshold > panels[name][sample].min():
-                axes.contour(panels[name][sample], levels=[threshold], colors='white', linewidths=0.8)
-        figure.colorbar(artist, ax=grid, label=unit, extend='max', shrink=min(1.0, 2.5 / size[1]), aspect=14, pad=0.015)
-        if title: figure.suptitle(title, x=0.01, ha='left')
-        plt.close(figure)
-    return figure
+        figure, grid = _detection_grid(panels["input"], len(names), width, bool(titles))
+        for axes, (sample, name) in zip(grid.flat, product(range(len(panels["input"])), names)):
+            artist = _draw_panel(axes, panels, name, sample, vmax, threshold)
+            _label_panel(axes, name, sample, titles)
+        _add_bar(figure, grid, artist, unit)
+        return _close(figure, title)
+
+# %% ../nbs/api/05_plots.ipynb #c3860cd3
+def _draw_chance(axes: Axes, chance: str | float) -> None:
+    "What chance reaches, as a dotted line."
+    look = {"color": "#999999", "linestyle": ":", "linewidth": 1.2, "label": "chance"}
+    if chance == "diagonal": axes.plot([0, 1], [0, 1], **look)
+    else: axes.axhline(chance, **look)
+
+# %% ../nbs/api/05_plots.ipynb #94dcd2d8
+def _draw_curve(
+    axes: Axes,
+    curve: tuple[_Values, _Values],  # along, and upwards
+    name: str,                       # in the legend; empty: not there
+    colour: str | None,              # None: the next one
+    limit: float | None,             # shaded up to there
+) -> None:
+    "A line, and the area under it that counts."
+    along, up = np.asarray(curve[0]), np.asarray(curve[1])
+    axes.plot(along, up, label=name or None, color=colour)
+    if limit is None: return
+    axes.fill_between(along, up, where=along <= limit, color=colour, alpha=0.1, linewidth=0)
 
 # %% ../nbs/api/05_plots.ipynb #9df6a015
 def plot_curve(
-    x: Sequence | np.ndarray | Tensor | dict,          # along; or {name: (x, y)} for several curves
-    y: Sequence | np.ndarray | Tensor | None = None,   # upwards
-    xlabel: str = '',                                  # with its unit
-    ylabel: str = '',                                  # with its unit
-    title: str = '',                                   # the finding
-    chance: str | float | None = None,                 # 'diagonal', or the height of the line that chance reaches
-    limit: float | None = None,                        # x up to which an area is counted; shaded
-    ax: Axes | None = None,                            # where to draw; None: a new figure
-) -> Figure:                                           # the figure drawn into
+    x: _Values | dict,                  # along; or {name: (x, y)} for several curves
+    y: _Values | None = None,           # upwards
+    xlabel: str = "",                   # with its unit
+    ylabel: str = "",                   # with its unit
+    title: str = "",                    # the finding
+    chance: str | float | None = None,  # 'diagonal', or the height of the line that chance reaches
+    limit: float | None = None,         # x up to which an area is counted; shaded
+    ax: Axes | None = None,             # where to draw; None: a new figure
+) -> Figure:                            # the figure drawn into
     "One or several curves in one pair of axes."
-    curves = x if isinstance(x, dict) else {'': (x, y)}
+    curves = x if isinstance(x, dict) else {"": (x, y)}
+    colours = PALETTE.values() if len(curves) <= len(PALETTE) else [None] * len(curves)
     with recon_ad_style():
         if ax is None:
             figure, ax = plt.subplots(figsize=(4.2, 3.6))
             plt.close(figure)
-        for (name, (along, up)), colour in zip(curves.items(), PALETTE.values() if len(curves) <= len(PALETTE) else [None] * len(curves)):
-            along, up = np.asarray(along), np.asarray(up)
-            ax.plot(along, up, label=name or None, color=colour)
-            if limit is not None: ax.fill_between(along, up, where=along <= limit, color=colour, alpha=0.1, linewidth=0)
-        if chance == 'diagonal': ax.plot([0, 1], [0, 1], color='#999999', linestyle=':', linewidth=1.2, label='chance')
-        elif chance is not None: ax.axhline(chance, color='#999999', linestyle=':', linewidth=1.2, label='chance')
+        for (name, curve), colour in zip(curves.items(), colours):
+            _draw_curve(ax, curve, name, colour, limit)
+        if chance is not None: _draw_chance(ax, chance)
         ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
         if any(curves) or chance is not None: ax.legend()
     return ax.figure
 
 # %% ../nbs/api/05_plots.ipynb #82d151b5
-def _running_mean(values: np.ndarray, window: int) -> Float[np.ndarray, 'n']:
+def _running_mean(values: np.ndarray, window: int) -> Float[np.ndarray, "n"]:
     "Mean of the last `window` values, of fewer at the start; values that are not finite are left out."
     finite = np.isfinite(values)
-    sums, counts = (np.concatenate([[0], np.cumsum(what)]) for what in (np.where(finite, values, 0), finite))
+    sums = np.concatenate([[0], np.cumsum(np.where(finite, values, 0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
     first = np.maximum(np.arange(len(values)) - window + 1, 0)
     return (sums[1:] - sums[first]) / np.maximum(counts[1:] - counts[first], 1)
 
+# %% ../nbs/api/05_plots.ipynb #6357ab36
+def _read_terms(
+    rows: list[dict],             # the history
+    terms: Sequence[str] | None,  # columns that are wanted; None: all but `skip`
+    skip: Sequence[str],          # columns that are no loss
+) -> dict[str, Float[np.ndarray, "n"]]:  # NaN where a row lacks the term
+    "The terms of the loss, a column each."
+    keys = dict.fromkeys(chain.from_iterable(rows))
+    names = list(terms or [key for key in keys if key not in skip])
+    lacking = [name for name in names if name not in keys]
+    if lacking:
+        known = ", ".join(rows[0])
+        raise ValueError(f"plot_history: no column {lacking[0]!r}, there are {known}")
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        columns[name] = np.array([np.nan if value is None else value for value in values], float)
+    return columns
+
+# %% ../nbs/api/05_plots.ipynb #49481670
+def _describe_fall(name: str, values: np.ndarray, window: int) -> str:
+    "How far a term has come down: its running mean after the first window, and at the end."
+    mean = _running_mean(values, window)
+    first, last = mean[min(window, len(values)) - 1], mean[-1]
+    return f"{name} went from {first:.3g} to {last:.3g}"
+
+# %% ../nbs/api/05_plots.ipynb #8f8b3745
+def _draw_terms(
+    axes: Axes,
+    step: Float[np.ndarray, "n"],                # along
+    columns: dict[str, Float[np.ndarray, "n"]],  # of `_read_terms`
+    window: int,                                 # steps of the running mean
+) -> None:
+    "Every term as its running mean, pale behind it the steps themselves."
+    for place, (name, values) in enumerate(columns.items()):
+        colour = list(PALETTE.values())[place % len(PALETTE)]
+        if window > 1: axes.plot(step, values, color=colour, alpha=0.2, linewidth=0.8)
+        axes.plot(step, _running_mean(values, window), color=colour, label=name)
+    if any((values > 0).any() for values in columns.values()): axes.set_yscale("log")
+    if len(columns) > 1: axes.legend()
+
 # %% ../nbs/api/05_plots.ipynb #e17ea058
 def plot_history(
-    history: Sequence[dict] | object,          # a list of dicts or a pandas data frame: 'step' and one column a term
-    terms: Sequence[str] | None = None,        # columns to draw; None: 'loss', 'total' and every other column that `skip` does not hold
-    smooth: int | None = None,                 # steps of the running mean; None: a fortieth of all, 1 draws the steps alone
-    title: str = '',                           # the finding; empty: how far the loss has come down
-    skip: Sequence[str] = ('step', 'epoch', 'seconds', 'learning_rate', 'lr', 'gradient_norm', 'images'),  # columns that are no loss
-) -> Figure:                                   # the figure, closed already
+    history: Sequence[dict] | object,   # a list of dicts or a pandas data frame: 'step' and one column a term
+    terms: Sequence[str] | None = None, # columns to draw; None: every column that `skip` does not hold
+    smooth: int | None = None,          # steps of the running mean; None: a fortieth of all, 1 draws the steps alone
+    title: str = "",                    # the finding; empty: how far the loss has come down
+    skip: Sequence[str] = (             # columns that are no loss
+        "step", "epoch", "seconds", "learning_rate", "lr", "gradient_norm", "images",
+    ),
+) -> Figure:                            # the figure, closed already
     "The terms of a loss over the steps of a training, on a logarithmic axis."
-    rows = history.to_dict('records') if hasattr(history, 'to_dict') else list(history)
-    if not rows: raise ValueError('plot_history: the history is empty')
-    step = np.array([row.get('step', place) for place, row in enumerate(rows)], float)
-    names = list(terms or [name for name in dict.fromkeys(key for row in rows for key in row) if name not in skip])
-    if lacking := [name for name in names if not any(name in row for row in rows)]:
-        raise ValueError(f'plot_history: no column {lacking[0]!r}, there are {", ".join(rows[0])}')
-    columns = {name: np.array([np.nan if row.get(name) is None else row[name] for row in rows], float) for name in names}
+    rows = history.to_dict("records") if hasattr(history, "to_dict") else list(history)
+    if not rows: raise ValueError("plot_history: the history is empty")
+    step = np.array([row.get("step", place) for place, row in enumerate(rows)], float)
+    columns = _read_terms(rows, terms, skip)
     window = smooth or max(1, len(rows) // 40)
+    if not title:
+        name, values = next(iter(columns.items()))
+        title = _describe_fall(name, values, window)
     with recon_ad_style():
         figure, axes = plt.subplots(figsize=(6.4, 3.2))
-        for place, (name, values) in enumerate(columns.items()):
-            colour = list(PALETTE.values())[place % len(PALETTE)]
-            if window > 1: axes.plot(step, values, color=colour, alpha=0.2, linewidth=0.8)
-            axes.plot(step, _running_mean(values, window), color=colour, label=name)
-        if any((values > 0).any() for values in columns.values()): axes.set_yscale('log')
-        first, last = (_running_mean(columns[names[0]], window)[place] for place in (min(window, len(rows)) - 1, -1))
-        axes.set(xlabel='step', ylabel='loss', title=title or f'{names[0]} went from {first:.3g} to {last:.3g}')
-        if len(names) > 1: axes.legend()
+        _draw_terms(axes, step, columns, window)
+        axes.set(xlabel="step", ylabel="loss", title=title)
         plt.close(figure)
     return figure
 
+# %% ../nbs/api/05_plots.ipynb #136fd17a
+def _describe_threshold(
+    scores: Float[np.ndarray, "n"],  # higher is more anomalous
+    labels: Bool[np.ndarray, "n"],   # True where anomalous
+    threshold: float,                # a higher score is anomalous
+) -> str:
+    "What a threshold would do to these images."
+    alarms = _is_alarm(scores, threshold)
+    missed, false_alarms = (labels & ~alarms).sum(), (~labels & alarms).sum()
+    return (f"The threshold misses {missed} of {labels.sum()} defects"
+            f" and alarms on {false_alarms} of {(~labels).sum()} good images")
+
+# %% ../nbs/api/05_plots.ipynb #68e2b72a
+def _draw_counts(
+    axes: Axes,
+    scores: Float[np.ndarray, "n"],
+    labels: Bool[np.ndarray, "n"],  # True where anomalous
+    bins: int,                      # over the range of all scores
+) -> None:
+    "A histogram of each kind of image, in the same bins."
+    edges = np.histogram_bin_edges(scores, bins)
+    look = {"alpha": 0.6, "edgecolor": "white", "linewidth": 0.4}
+    for which, name, colour in ((~labels, "good", "blue"), (labels, "defective", "orange")):
+        if not which.any(): continue
+        axes.hist(scores[which], edges, color=PALETTE[colour], label=f"{name} ({which.sum()})", **look)
+
 # %% ../nbs/api/05_plots.ipynb #e0bdbc25
 def plot_score_histogram(
-    scores: Sequence | np.ndarray | Tensor,            # image scores; higher is more anomalous
-    labels: Sequence | np.ndarray | Tensor,            # 0 normal, 1 anomalous
-    threshold: float | None = None,                    # score from which an image counts as anomalous
-    title: str = '',                                   # the finding; empty: what the threshold would do
-    bins: int = 40,                                    # of both histograms, over the range of all scores
-    xlabel: str = 'image score',                       # with its unit
-) -> Figure:                                           # the figure, closed already
+    scores: _Values,                 # image scores; higher is more anomalous
+    labels: _Values,                 # 0 normal, 1 anomalous
+    threshold: float | None = None,  # a higher score is anomalous
+    title: str = "",                 # the finding; empty: what the threshold would do
+    bins: int = 40,                  # of both histograms, over the range of all scores
+    xlabel: str = "image score",     # with its unit
+) -> Figure:                         # the figure, closed already
     "The scores of normal and of anomalous images, counted in the same bins."
     scores, labels = np.asarray(scores, dtype=float), np.asarray(labels).astype(bool)
-    if scores.shape != labels.shape: raise ValueError(f'plot_score_histogram: one label a score is needed, got {labels.shape} and {scores.shape}')
-    if not np.isfinite(scores).all(): raise ValueError(f'plot_score_histogram: scores must be finite, {(~np.isfinite(scores)).sum()} are not')
-    edges = np.histogram_bin_edges(scores, bins)
-    if threshold is not None:
-        missed, alarms = (scores[labels] < threshold).sum(), (scores[~labels] >= threshold).sum()
-        title = title or f'The threshold misses {missed} of {labels.sum()} defects and alarms on {alarms} of {(~labels).sum()} good images'
+    if scores.shape != labels.shape:
+        raise ValueError(f"plot_score_histogram: one label a score is needed, got {labels.shape} and {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"plot_score_histogram: scores must be finite, {(~np.isfinite(scores)).sum()} are not")
+    if threshold is not None: title = title or _describe_threshold(scores, labels, threshold)
     with recon_ad_style():
         figure, axes = plt.subplots(figsize=(6.4, 2.8))
-        for which, name, colour in ((~labels, 'good', PALETTE['blue']), (labels, 'defective', PALETTE['orange'])):
-            if which.any(): axes.hist(scores[which], edges, color=colour, alpha=0.6, label=f'{name} ({which.sum()})', edgecolor='white', linewidth=0.4)
-        if threshold is not None: axes.axvline(threshold, color=PALETTE['black'], linewidth=1.2, linestyle='--', label=f'threshold {threshold:.3g}')
-        axes.set(xlabel=xlabel, ylabel='images', title=title)
+        _draw_counts(axes, scores, labels, bins)
+        if threshold is not None:
+            look = {"color": PALETTE["black"], "linewidth": 1.2, "linestyle": "--"}
+            axes.axvline(threshold, label=f"threshold {threshold:.3g}", **look)
+        axes.set(xlabel=xlabel, ylabel="images", title=title)
         axes.legend()
         plt.close(figure)
     return figure

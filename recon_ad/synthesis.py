@@ -20,78 +20,122 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 # %% ../nbs/api/14_synthesis.ipynb #e2266f9b
-from .contents import Scene, background, bend, blur, exchange, fill, grain, light, pepper, photo, piece, ripple, tone, weave
+from recon_ad.contents import (
+    Scene, background, bend, blur, exchange, fill, grain, light, pepper, photo, piece, ripple,
+    tone, weave,
+)
 from .sharpness import soften_change
-from .shapes import Boxes, blobs, boxes_around, cells, chips, cracks, everywhere, log_uniform, rectangles, soften, spots, strokes, uniform
+from recon_ad.shapes import (
+    Boxes, blobs, boxes_around, cells, chips, cracks, everywhere, log_uniform, rectangles, soften,
+    spots, strokes, uniform,
+)
 
 # %% ../nbs/api/14_synthesis.ipynb #5df5f81d
 def paste(
-    change: Float[Tensor, 'n h w'],  # at full opacity
-    cover: Float[Tensor, 'n h w'],   # the shape, in [0, 1]
-    image: Float[Tensor, 'n h w'],   # the sound images
-) -> Float[Tensor, 'n h w']:         # as it enters the image
+    change: Float[Tensor, "n h w"],  # at full opacity
+    cover: Float[Tensor, "n h w"],   # the shape, in [0, 1]
+    image: Float[Tensor, "n h w"],   # the sound images
+) -> Float[Tensor, "n h w"]:         # as it enters the image
     "As it is, under its cover."
     return change * cover
 
 # %% ../nbs/api/14_synthesis.ipynb #8577e510
 def as_is(
-    change: Float[Tensor, 'n h w'],  # already under a cover of its own
-    cover: Float[Tensor, 'n h w'],   # not used
-    image: Float[Tensor, 'n h w'],   # not used
-) -> Float[Tensor, 'n h w']:         # as it enters the image
+    change: Float[Tensor, "n h w"],  # already under a cover of its own
+    cover: Float[Tensor, "n h w"],   # not used
+    image: Float[Tensor, "n h w"],   # not used
+) -> Float[Tensor, "n h w"]:         # as it enters the image
     "Unchanged: for contents that bring their own cover."
     return change
 
+# %% ../nbs/api/14_synthesis.ipynb #8c71677c
+def _resize(
+    fields: Float[Tensor, "n h w"],
+    size: tuple[int, int],            # (height, width) wanted
+) -> Float[Tensor, "n h2 w2"]:
+    "Fields at another resolution, bilinear."
+    return F.interpolate(fields[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
 # %% ../nbs/api/14_synthesis.ipynb #e45f7b25
 def feather(
-    change: Float[Tensor, 'n h w'],  # at full opacity
-    cover: Float[Tensor, 'n h w'],   # the shape, in [0, 1]
-    image: Float[Tensor, 'n h w'],   # the sound images
-) -> Float[Tensor, 'n h w']:         # as it enters the image
+    change: Float[Tensor, "n h w"],  # at full opacity
+    cover: Float[Tensor, "n h w"],   # the shape, in [0, 1]
+    image: Float[Tensor, "n h w"],   # the sound images
+) -> Float[Tensor, "n h w"]:         # as it enters the image
     "Fading towards the edge over some pixels, without leaving the shape."
-    wide = F.avg_pool2d(cover[:, None], 4, ceil_mode=True)
-    wide = F.interpolate(soften(wide[:, 0], 2)[:, None], size=cover.shape[1:], mode='bilinear', align_corners=False)[:, 0] * cover
+    coarse = F.avg_pool2d(cover[:, None], 4, ceil_mode=True)[:, 0]
+    wide = _resize(soften(coarse, 2), cover.shape[1:]) * cover
     fade = wide / wide.amax((1, 2), keepdim=True).clamp(min=1e-6)
     return change * fade ** 2
 
 # %% ../nbs/api/14_synthesis.ipynb #bdd6a1ae
 def laplacian(
-    u: Float[Tensor, 'n h w'],    # any field; 0 beyond its edges
-) -> Float[Tensor, 'n h w']:      # the four neighbours minus four times the pixel
+    u: Float[Tensor, "n h w"],    # any field; 0 beyond its edges
+) -> Float[Tensor, "n h w"]:      # the four neighbours minus four times the pixel
     "The discrete Laplacian, with zero around the field."
     wide = F.pad(u, (1, 1, 1, 1))
     return wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1] + wide[:, 1:-1, :-2] + wide[:, 1:-1, 2:] - 4 * u
 
+# %% ../nbs/api/14_synthesis.ipynb #ff5e392c
+# of a field: its neighbours above, below, to the left and to the right
+_Views = tuple[Tensor, Tensor, Tensor, Tensor]
+
+# %% ../nbs/api/14_synthesis.ipynb #cef619a5
+def _neighbours(wide: Float[Tensor, "n h2 w2"]) -> _Views:
+    "Views of a field within a border of one pixel: the four neighbours of every pixel."
+    return wide[:, :-2, 1:-1], wide[:, 2:, 1:-1], wide[:, 1:-1, :-2], wide[:, 1:-1, 2:]
+
+# %% ../nbs/api/14_synthesis.ipynb #22f963d4
+def _add_up(neighbours: _Views, out: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    "The sum of the four neighbours, in place: most of the time goes into this."
+    above, below, left, right = neighbours
+    return torch.add(above, below, out=out).add_(left).add_(right)
+
+# %% ../nbs/api/14_synthesis.ipynb #91240fb9
+def _relax(
+    solution: Float[Tensor, "n h w"],  # so far; changed in place
+    neighbours: _Views,                # of it, in the same memory
+    source: Float[Tensor, "n h w"],    # what its Laplacian shall be
+    step: Float[Tensor, "n h w"],      # 0.2 where to solve, 0 elsewhere
+    room: Float[Tensor, "n h w"],      # to compute in
+) -> None:
+    "Two sweeps of Jacobi, damped by 0.8: u + 0.2 (laplacian(u) - source)."
+    for _ in range(2):
+        torch.mul(_add_up(neighbours, room).add_(solution).sub_(source), step, out=solution)
+
+# %% ../nbs/api/14_synthesis.ipynb #11e4ee07
+def _solve_coarse(
+    missing: Float[Tensor, "n h w"],      # what the Laplacian still lacks, times the step
+    steps: list[Float[Tensor, "n _ _"]],  # those of the coarser grids
+) -> Float[Tensor, "n h w"]:              # a fifth of the correction
+    "What is left of an error, from a grid of half the resolution."
+    # twice the spacing: four times the Laplacian, and a step holds a fifth of it
+    source = 20 * F.avg_pool2d(missing[:, None], 2, ceil_mode=True)[:, 0]
+    wide = source.new_zeros((len(source), source.shape[1] + 2, source.shape[2] + 2))
+    v_cycle(wide, source, steps)
+    return _resize(wide[:, 1:-1, 1:-1], missing.shape[1:])
+
 # %% ../nbs/api/14_synthesis.ipynb #4e4c8cac
 def v_cycle(
-    wide: Float[Tensor, 'n h2 w2'],        # the solution so far within a border of one pixel of zeros; changed in place
-    source: Float[Tensor, 'n h w'],        # what its Laplacian shall be
-    steps: list[Float[Tensor, 'n _ _']],   # 0.2 where to solve, 0 elsewhere; then the same at half the resolution, and so on
+    wide: Float[Tensor, "n h2 w2"],        # the solution so far within a border of one pixel of zeros; changed in place
+    source: Float[Tensor, "n h w"],        # what its Laplacian shall be
+    steps: list[Float[Tensor, "n _ _"]],   # 0.2 where to solve, 0 elsewhere; then at half the resolution, and so on
 ):
     "Smooth the error, correct what is left by a solution at half the resolution, smooth again."
-    solution, around = wide[:, 1:-1, 1:-1], torch.empty_like(source)
-    up, down, left, right = wide[:, :-2, 1:-1], wide[:, 2:, 1:-1], wide[:, 1:-1, :-2], wide[:, 1:-1, 2:]
-    neighbours = lambda: torch.add(up, down, out=around).add_(left).add_(right)  # in place: most of the time goes into this
-
-    def smooth():  # Jacobi, damped by 0.8: u + 0.2 (laplacian(u) - source)
-        for _ in range(2): torch.mul(neighbours().add_(solution).sub_(source), steps[0], out=solution)
-
-    smooth()
+    solution, neighbours = wide[:, 1:-1, 1:-1], _neighbours(wide)
+    step, room = steps[0], torch.empty_like(source)
+    _relax(solution, neighbours, source, step, room)
     if steps[1:]:
-        # twice the spacing: four times the Laplacian, and a step holds a fifth of it
-        error = 20 * F.avg_pool2d(((source - neighbours().sub_(solution, alpha=4)) * steps[0])[:, None], 2, ceil_mode=True)[:, 0]
-        rough = error.new_zeros((len(error), error.shape[1] + 2, error.shape[2] + 2))
-        v_cycle(rough, error, steps[1:])
-        finer = F.interpolate(rough[:, None, 1:-1, 1:-1], size=source.shape[1:], mode='bilinear', align_corners=False)[:, 0]
-        solution.addcmul_(finer, steps[0], value=5)
-    smooth()
+        missing = source - _add_up(neighbours, room).sub_(solution, alpha=4)
+        solution.addcmul_(_solve_coarse(missing * step, steps[1:]), step, value=5)
+    _relax(solution, neighbours, source, step, room)
 
 # %% ../nbs/api/14_synthesis.ipynb #2e898bc3
 def solve_poisson(
-    source: Float[Tensor, 'n h w'],   # what the Laplacian of the solution shall be inside
-    inside: Bool[Tensor, 'n h w'],    # where to solve; the solution is 0 elsewhere
+    source: Float[Tensor, "n h w"],   # what the Laplacian of the solution shall be inside
+    inside: Bool[Tensor, "n h w"],    # where to solve; the solution is 0 elsewhere
     cycles: int = 3,                  # each leaves about half of the error
-) -> Float[Tensor, 'n h w']:          # the solution
+) -> Float[Tensor, "n h w"]:          # the solution
     "Poisson's equation on any shape, by multigrid V-cycles. Source: Briggs et al. 2000, ch. 3."
     steps = [0.2 * inside]
     while min(steps[-1].shape[1:]) >= 4:
@@ -103,143 +147,207 @@ def solve_poisson(
     for _ in range(cycles): v_cycle(wide, source, steps)
     return wide[:, 1:-1, 1:-1]
 
+# %% ../nbs/api/14_synthesis.ipynb #6d4a52b7
+def _divergence(
+    step: Float[Tensor, "n _ _"],  # from each pixel to the next one along the axis
+    axis: int,                     # 1 down, 2 across
+) -> Float[Tensor, "n _ _"]:       # one pixel longer along the axis
+    "What enters each pixel less what leaves it, along one axis."
+    after, before = ((0, 0, 0, 1), (0, 0, 1, 0)) if axis == 1 else ((0, 1), (1, 0))
+    return F.pad(step, after) - F.pad(step, before)
+
+# %% ../nbs/api/14_synthesis.ipynb #647248e3
+def _mixed_laplacian(
+    change: Float[Tensor, "n h w"],  # at full opacity
+    image: Float[Tensor, "n h w"],   # what it covers
+) -> Float[Tensor, "n h w"]:
+    "The Laplacian of a change whose gradients count only where the content's are stronger than the image's."
+    source = torch.zeros_like(change)
+    for axis in (1, 2):
+        step, own = change.diff(dim=axis), image.diff(dim=axis)
+        source += _divergence(step * ((step + own).abs() > own.abs()), axis)
+    return source
+
 # %% ../nbs/api/14_synthesis.ipynb #aefe2e63
 def seamless(
-    change: Float[Tensor, 'n h w'],  # at full opacity
-    cover: Float[Tensor, 'n h w'],   # the shape, in [0, 1]
-    image: Float[Tensor, 'n h w'],   # the sound images
+    change: Float[Tensor, "n h w"],  # at full opacity
+    cover: Float[Tensor, "n h w"],   # the shape, in [0, 1]
+    image: Float[Tensor, "n h w"],   # the sound images
     mixed: bool = False,             # take the stronger one of both gradients: for textures
-) -> Float[Tensor, 'n h w']:         # as it enters the image
+) -> Float[Tensor, "n h w"]:         # as it enters the image
     "With the gradients of the content, and no step at the edge. Source: Pérez et al. 2003, eq. 7 and 13."
     boxes = boxes_around(cover)
     part, inside = boxes.cut(change), boxes.cut(cover) > 0
-    if mixed:
-        source, under = torch.zeros_like(part), boxes.cut(image)
-        for axis in (1, 2):
-            step, own = part.diff(dim=axis), under.diff(dim=axis)
-            step = step * ((step + own).abs() > own.abs())
-            source += F.pad(step, (0, 0, 0, 1) if axis == 1 else (0, 1)) - F.pad(step, (0, 0, 1, 0) if axis == 1 else (1, 0))
-    else: source = laplacian(part)
+    source = _mixed_laplacian(part, boxes.cut(image)) if mixed else laplacian(part)
     return boxes.put(solve_poisson(source, inside), torch.zeros_like(change))
 
 # %% ../nbs/api/14_synthesis.ipynb #a9d69a6e
-VISIBLE = 4 / 255  # a pixel that changes by less counts as unchanged: it is left as it was, and not marked
+# a pixel that changes by less counts as unchanged: it is left as it was, and not marked
+VISIBLE = 4 / 255
 
 # %% ../nbs/api/14_synthesis.ipynb #d68a9363
 def marked_mean(
-    change: Float[Tensor, 'n h w'],  # signed, in units of the full grey range
-) -> Float[Tensor, 'n 1 1']:         # in the same unit; 0 where nothing is visible
+    change: Float[Tensor, "n h w"],  # signed, in units of the full grey range
+) -> Float[Tensor, "n 1 1"]:         # in the same unit; 0 where nothing is visible
     "Mean absolute change over the pixels that change visibly."
     seen = F.hardshrink(change, VISIBLE * (1 - 1e-6)).abs_()
     return seen.sum((1, 2), keepdim=True) / seen.sign().sum((1, 2), keepdim=True).clamp_(min=1)
 
-# %% ../nbs/api/14_synthesis.ipynb #fddf8407
-def settle(
-    image: Float[Tensor, 'n h w'],      # the sound images, in [0, 1]
-    change: Float[Tensor, 'n h w'],     # as it enters the image at full opacity
-    cover: Float[Tensor, 'n h w'],      # the shape, in [0, 1]
-    contrast: Float[Tensor, 'n'],       # wanted mean change over the marked pixels, in grey levels of 255
-    least: float,                       # lowest contrast that is allowed, in grey levels
-    keeps_faint: bool = False,          # let changes below `VISIBLE` stay, unmarked: for noise
-) -> Float[Tensor, 'n h w']:            # the change that is carried out
-    "The change at the wanted contrast, within the grey range, and visible."
-    contrast, top = contrast[:, None, None] / 255, change.abs().amax((1, 2), keepdim=True)
-    change = change * (VISIBLE / top.clamp_(min=1e-3)).clamp_(min=1)  # so that its mean can be measured
+# %% ../nbs/api/14_synthesis.ipynb #3c9dd951
+def _scale_to(
+    change: Float[Tensor, "n h w"],      # at full opacity
+    contrast: Float[Tensor, "n 1 1"],    # wanted mean change over the marked pixels, as a share of the grey range
+    least: float,                        # lowest contrast that is allowed, in grey levels
+) -> Float[Tensor, "n h w"]:
+    "The change at the wanted contrast, or at its own where that is lower."
+    top = change.abs().amax((1, 2), keepdim=True).clamp_(min=1e-3)
+    change = change * (VISIBLE / top).clamp_(min=1)  # so that its mean can be measured
     own = marked_mean(change)
     wanted = torch.minimum(contrast, own).clamp(min=least / 255)
     change = change * (wanted / own.clamp(min=VISIBLE))
     for _ in range(2):  # pixels fall below the visible limit, and the mean of the others rises
         change = change * (wanted / marked_mean(change).clamp(min=VISIBLE))
-    after = (image + change).clamp_(0, 1)
-    # whatever has come to nothing becomes a tone on the side of the grey range that has room
-    lost = marked_mean(after - image) < 0.75 * least / 255
-    if bool(lost.any()):
-        whole, squares = cover.sum((1, 2), keepdim=True), cover.square().sum((1, 2), keepdim=True)
-        side = torch.where((image * cover).sum((1, 2), keepdim=True) > 0.5 * whole, -1.0, 1.0)
-        after = torch.where(lost, (image + side * contrast * whole / squares.clamp(min=1e-6) * cover).clamp(0, 1), after)
+    return change
+
+# %% ../nbs/api/14_synthesis.ipynb #26722ac9
+def _lay_tone(
+    image: Float[Tensor, "n h w"],       # the sound images
+    cover: Float[Tensor, "n h w"],       # the shape, in [0, 1]
+    contrast: Float[Tensor, "n 1 1"],    # of the tone, as a share of the grey range
+) -> Float[Tensor, "n h w"]:             # the images under it
+    "A tone in the shape, on the side of the grey range that has room."
+    whole, squares = cover.sum((1, 2), keepdim=True), cover.square().sum((1, 2), keepdim=True)
+    side = torch.where((image * cover).sum((1, 2), keepdim=True) > 0.5 * whole, -1.0, 1.0)
+    return (image + side * contrast * whole / squares.clamp(min=1e-6) * cover).clamp(0, 1)
+
+# %% ../nbs/api/14_synthesis.ipynb #fddf8407
+def settle(
+    image: Float[Tensor, "n h w"],      # the sound images, in [0, 1]
+    change: Float[Tensor, "n h w"],     # as it enters the image at full opacity
+    cover: Float[Tensor, "n h w"],      # the shape, in [0, 1]
+    contrast: Float[Tensor, "n"],       # wanted mean change over the marked pixels, in grey levels of 255
+    least: float,                       # lowest contrast that is allowed, in grey levels
+    keeps_faint: bool = False,          # let changes below `VISIBLE` stay, unmarked: for noise
+) -> Float[Tensor, "n h w"]:            # the change that is carried out
+    "The change at the wanted contrast, within the grey range, and visible."
+    contrast = contrast[:, None, None] / 255
+    after = (image + _scale_to(change, contrast, least)).clamp_(0, 1)
+    lost = marked_mean(after - image) < 0.75 * least / 255  # has come to nothing
+    if bool(lost.any()): after = torch.where(lost, _lay_tone(image, cover, contrast), after)
     return after - image if keeps_faint else F.hardshrink(after - image, VISIBLE - 1e-9)
+
+# %% ../nbs/api/14_synthesis.ipynb #a4b99d66
+def _differs(after: Tensor, before: Tensor) -> Tensor:
+    "True where a pixel has changed visibly."
+    return (after - before).abs() >= VISIBLE * (1 - 1e-5)
 
 # %% ../nbs/api/14_synthesis.ipynb #fdc1c659
 class Damaged(NamedTuple):
     "A batch after damage."
-    image: Float[Tensor, 'n 1 h w']   # what the network sees, in [0, 1]
-    mask: Bool[Tensor, 'n h w']       # True where the image was changed by at least 4 grey levels
-    target: Float[Tensor, 'n 1 h w']  # what the network shall make of it, in [0, 1]
+    image: Float[Tensor, "n 1 h w"]   # what the network sees, in [0, 1]
+    mask: Bool[Tensor, "n h w"]       # True where the image was changed by at least 4 grey levels
+    target: Float[Tensor, "n 1 h w"]  # what the network shall make of it, in [0, 1]
 
 # %% ../nbs/api/14_synthesis.ipynb #91ffe722
 @dataclass(frozen=True)
 class Kind:
     "A kind of damage: a shape, filled with a content, joined by a blending, in stated ranges of size and strength."
-    summary: str                                  # one line for tables
-    shape: Callable                               # (foreground, area, generator) -> cover
-    content: Callable                             # (scene, cover) -> change at full opacity
-    blending: Callable = paste                    # (change, cover, image) -> change as it enters the image
-    area: tuple[float, float] = (0.002, 0.08)     # share of the image that the shape covers, in (0, 1]
-    contrast: tuple[float, float] = (6.0, 100.0)  # mean change over the marked pixels, in grey levels of 255
-    keeps_faint: bool = False                     # noise: unmarked pixels, too, may change, by less than 4 grey levels
-    spreads: bool = False                         # the content changes pixels outside of the shape, too
+    summary: str               # one line for tables
+    shape: Callable            # (foreground, area, generator) -> cover
+    content: Callable          # (scene, cover) -> change at full opacity
+    blending: Callable = paste # (change, cover, image) -> change as it enters the image
+    area: tuple[float, float] = (0.002, 0.08)  # share of the image covered, in (0, 1]
+    contrast: tuple[float, float] = (6.0, 100.0)  # mean change of marked pixels, of 255
+    keeps_faint: bool = False  # noise: unmarked pixels may change, too, by under 4 grey levels
+    spreads: bool = False      # the content changes pixels outside of the shape, too
 
     def __call__(
         self,
-        image: Float[Tensor, 'n 1 h w'],                  # sound images, in [0, 1]
+        image: Float[Tensor, "n 1 h w"],                  # sound images, in [0, 1]
         generator: Generator,                             # the one source of chance, on the images' device
-        foreground: Bool[Tensor, 'n h w'] | None = None,  # where damage may lie; None is everywhere
+        foreground: Bool[Tensor, "n h w"] | None = None,  # where damage may lie; None is everywhere
     ) -> Damaged:                                         # image, mask, target
         "Damage every image that has a foreground."
         if foreground is None: foreground = torch.ones_like(image[:, 0], dtype=torch.bool)
-        boxes, part, marked = self.parts(image, generator, foreground, image, torch.arange(len(image), device=image.device))
-        return Damaged(boxes.put(part, image[:, 0].clone())[:, None], boxes.put(marked, torch.zeros_like(foreground)), image)
+        index = torch.arange(len(image), device=image.device)
+        boxes, part, marked = self.parts(image, generator, foreground, image, index)
+        after = boxes.put(part, image[:, 0].clone())[:, None]
+        return Damaged(after, boxes.put(marked, torch.zeros_like(foreground)), image)
 
     @torch.inference_mode()
     def parts(
         self,
-        image: Float[Tensor, 'n 1 h w'],                  # as above
-        generator: Generator, foreground: Bool[Tensor, 'n h w'], # as above
-        batch: Float[Tensor, 'm 1 h w'],                  # normal images to take pieces from
-        index: Int[Tensor, 'n'],                          # where `image` stands in `batch`
-    ) -> tuple[Boxes, Float[Tensor, 'n a b'], Bool[Tensor, 'n a b']]: # boxes, what is seen in them after damage, and the mask there
+        image: Float[Tensor, "n 1 h w"],      # as above
+        generator: Generator,                 # as above
+        foreground: Bool[Tensor, "n h w"],    # as above
+        batch: Float[Tensor, "m 1 h w"],      # normal images to take pieces from
+        index: Int[Tensor, "n"],              # where `image` stands in `batch`
+    ) -> tuple[Boxes, Float[Tensor, "n a b"], Bool[Tensor, "n a b"]]: # boxes; the damaged images and the mask in them
         "The same, but only what changes."
-        area, contrast = (log_uniform(generator, len(image), low=low, high=high) for low, high in (self.area, self.contrast))
+        area = log_uniform(generator, len(image), low=self.area[0], high=self.area[1])
+        contrast = log_uniform(generator, len(image), low=self.contrast[0], high=self.contrast[1])
         cover = self.shape(foreground, area, generator)
-        # blurs and feathers average over squares of 4 pixels, and reach 12
-        boxes = Boxes.whole(len(image), tuple(image.shape[2:])) if self.spreads else boxes_around(cover, margin=12, multiple=4)
+        boxes = self._boxes(cover)
         cover, scene = boxes.cut(cover), Scene(image, batch, index, foreground, generator, boxes)
-        change, sound = self.blending(self.content(scene, cover), cover, scene.sound), scene.sound
-        after = (sound + settle(sound, change, cover, contrast, self.contrast[0], self.keeps_faint)).clamp(0, 1)
-        return boxes, after, (after - sound).abs() >= VISIBLE * (1 - 1e-5)
+        content, sound = self.content(scene, cover), scene.sound
+        change = self.blending(content, cover, sound)
+        change = settle(sound, change, cover, contrast, self.contrast[0], self.keeps_faint)
+        after = (sound + change).clamp(0, 1)
+        return boxes, after, _differs(after, sound)
+
+    def _boxes(self, cover: Float[Tensor, "n h w"]) -> Boxes:
+        if self.spreads: return Boxes.whole(len(cover), tuple(cover.shape[1:]))
+        # blurs and feathers average over squares of 4 pixels, and reach 12
+        return boxes_around(cover, margin=12, multiple=4)
 
 # %% ../nbs/api/14_synthesis.ipynb #61bc53d8
 _thin, _small = (0.0005, 0.01), (0.0003, 0.005)
 _scar = partial(rectangles, ratio=(8.0, 20.0), turned=True)
 _thread = partial(strokes, bend=0.9, taper=0.0, ratio=(30.0, 120.0))
 SYNTHESES = {
-    'rectangles': Kind('a rectangle hidden behind one grey', rectangles, fill),
-    'cells': Kind('cells of a grid hidden behind one grey', cells, fill, area=(0.02, 0.3)),
-    'disjoint': Kind('one of three disjoint sets of cells hidden, as in RIAD', cells, fill, area=(1 / 3, 1 / 3), contrast=(20.0, 255.0)),
-    'gaussian': Kind('Gaussian noise all over', everywhere, grain, area=(1.0, 1.0), contrast=(6.0, 40.0), keeps_faint=True),
-    'pepper': Kind('black and white pixels all over', everywhere, pepper, area=(1.0, 1.0), contrast=(20.0, 200.0)),
-    'rough': Kind('a patch of Gaussian noise', blobs, grain, feather, keeps_faint=True),
-    'ripples': Kind('a patch of band-limited noise', blobs, ripple, feather, keeps_faint=True),
-    'blobs': Kind('ragged pieces of other normal images', blobs, piece),
-    'photos': Kind('ragged pieces of brick, grass, gravel', blobs, photo),
-    'weaves': Kind('ragged pieces of waves and checks', blobs, weave),
-    'patches': Kind('pieces of other normal images, seamless', blobs, piece, seamless),
-    'mixed': Kind('pieces of other normal images, seamless with mixed gradients', blobs, piece, partial(seamless, mixed=True)),
-    'cutpaste': Kind('a rectangle from elsewhere in the image', rectangles, partial(piece, own=True)),
-    'scars': Kind('a thin turned rectangle from elsewhere in the image', _scar, partial(piece, own=True), area=_thin),
-    'scratches': Kind('a long smooth tapered stroke, dark or bright', strokes, partial(tone, dark=0.6), area=_thin),
-    'cracks': Kind('a jagged branching stroke, mostly dark', cracks, partial(tone, dark=0.9), area=_thin),
-    'threads': Kind('a curved thread of even width, dark or bright', _thread, tone, area=_thin),
-    'spots': Kind('small dark or bright ellipses', spots, tone, area=_small),
-    'stains': Kind('soft dark or bright clouds', blobs, tone, feather),
-    'shades': Kind('wide changes of the light', blobs, light, feather, area=(0.02, 0.3), contrast=(6.0, 60.0)),
-    'blurs': Kind('a patch out of focus', blobs, blur, area=(0.005, 0.1)),
-    'bends': Kind('pushed aside', spots, bend, feather, area=(0.005, 0.1), contrast=(12.0, 120.0)),
-    'dents': Kind('pushed in or out', spots, partial(bend, radial=True), feather, area=(0.005, 0.1), contrast=(12.0, 120.0)),
-    'missing': Kind('erased to the background', rectangles, background, contrast=(12.0, 200.0)),
-    'holes': Kind('ragged holes, erased to the background', blobs, background, contrast=(12.0, 200.0)),
-    'chips': Kind('chipped at the rim of the part', chips, background, area=(0.001, 0.03), contrast=(12.0, 200.0)),
-    'swaps': Kind('two places exchanged', rectangles, exchange, as_is, contrast=(12.0, 200.0), spreads=True),
+    "rectangles": Kind("a rectangle hidden behind one grey", rectangles, fill),
+    "cells": Kind("cells of a grid hidden behind one grey", cells, fill, area=(0.02, 0.3)),
+    "disjoint": Kind(
+        "one of three disjoint sets of cells hidden, as in RIAD",
+        cells, fill, area=(1 / 3, 1 / 3), contrast=(20.0, 255.0)),
+    "gaussian": Kind(
+        "Gaussian noise all over",
+        everywhere, grain, area=(1.0, 1.0), contrast=(6.0, 40.0), keeps_faint=True),
+    "pepper": Kind(
+        "black and white pixels all over",
+        everywhere, pepper, area=(1.0, 1.0), contrast=(20.0, 200.0)),
+    "rough": Kind("a patch of Gaussian noise", blobs, grain, feather, keeps_faint=True),
+    "ripples": Kind("a patch of band-limited noise", blobs, ripple, feather, keeps_faint=True),
+    "blobs": Kind("ragged pieces of other normal images", blobs, piece),
+    "photos": Kind("ragged pieces of brick, grass, gravel", blobs, photo),
+    "weaves": Kind("ragged pieces of waves and checks", blobs, weave),
+    "patches": Kind("pieces of other normal images, seamless", blobs, piece, seamless),
+    "mixed": Kind(
+        "pieces of other normal images, seamless with mixed gradients",
+        blobs, piece, partial(seamless, mixed=True)),
+    "cutpaste": Kind("a rectangle from elsewhere in the image", rectangles, partial(piece, own=True)),
+    "scars": Kind(
+        "a thin turned rectangle from elsewhere in the image",
+        _scar, partial(piece, own=True), area=_thin),
+    "scratches": Kind(
+        "a long smooth tapered stroke, dark or bright",
+        strokes, partial(tone, dark=0.6), area=_thin),
+    "cracks": Kind("a jagged branching stroke, mostly dark", cracks, partial(tone, dark=0.9), area=_thin),
+    "threads": Kind("a curved thread of even width, dark or bright", _thread, tone, area=_thin),
+    "spots": Kind("small dark or bright ellipses", spots, tone, area=_small),
+    "stains": Kind("soft dark or bright clouds", blobs, tone, feather),
+    "shades": Kind("wide changes of the light", blobs, light, feather, area=(0.02, 0.3), contrast=(6.0, 60.0)),
+    "blurs": Kind("a patch out of focus", blobs, blur, area=(0.005, 0.1)),
+    "bends": Kind("pushed aside", spots, bend, feather, area=(0.005, 0.1), contrast=(12.0, 120.0)),
+    "dents": Kind(
+        "pushed in or out",
+        spots, partial(bend, radial=True), feather, area=(0.005, 0.1), contrast=(12.0, 120.0)),
+    "missing": Kind("erased to the background", rectangles, background, contrast=(12.0, 200.0)),
+    "holes": Kind("ragged holes, erased to the background", blobs, background, contrast=(12.0, 200.0)),
+    "chips": Kind(
+        "chipped at the rim of the part",
+        chips, background, area=(0.001, 0.03), contrast=(12.0, 200.0)),
+    "swaps": Kind("two places exchanged", rectangles, exchange, as_is, contrast=(12.0, 200.0), spreads=True),
 }
 
 # %% ../nbs/api/14_synthesis.ipynb #a6d25dba
@@ -251,12 +359,13 @@ class Term(NamedTuple):
     contrast: tuple[float, float] | None = None # in grey levels; None is the kind's own
 
     def __str__(self):
-        ranges = [f"{key}={low:g}:{high:g}" for key, (low, high) in (('area', self.area or (0, 0)), ('contrast', self.contrast or (0, 0))) if high]
-        return f"{self.weight:g}*{self.name}" + (f"({', '.join(ranges)})" if ranges else '')
+        asked = {"area": self.area or (0, 0), "contrast": self.contrast or (0, 0)}
+        ranges = [f"{key}={low:g}:{high:g}" for key, (low, high) in asked.items() if high]
+        return f"{self.weight:g}*{self.name}" + (f"({', '.join(ranges)})" if ranges else "")
 
     def kind(self) -> Kind:  # with the ranges of this term
         "The kind of damage that the term names."
-        asked = {key: getattr(self, key) for key in ('area', 'contrast') if getattr(self, key)}
+        asked = {key: getattr(self, key) for key in ("area", "contrast") if getattr(self, key)}
         return replace(SYNTHESES[self.name], **asked) if asked else SYNTHESES[self.name]
 
 # %% ../nbs/api/14_synthesis.ipynb #48079410
@@ -268,7 +377,7 @@ class Damage:
     noise: float = 0.0             # spread of Gaussian noise on all images, in grey levels of 255
     keep_noise: bool = True        # whether the target holds that noise, too
     times: int = 1                 # how often damage is drawn over the batch, one over the other
-    blur: tuple[float, float] = (0.0, 0.0)  # least and largest blur of every change, in pixels, see `recon_ad.sharpness`
+    blur: tuple[float, float] = (0.0, 0.0)  # range of the blur of every change, in pixels
 
     def __str__(self):
         settings = [f"probability={self.probability:g}"]
@@ -279,59 +388,83 @@ class Damage:
 
     def __call__(
         self,
-        images: Float[Tensor, 'n 1 h w'],                     # sound images, in [0, 1]
-        generator: Generator,                                 # the one source of chance, on the images' device
-        foreground: Bool[Tensor, '*n h w'] | None = None,     # where damage may lie, one for all or one for each; None is everywhere
-    ) -> Damaged:                                             # image, mask, target
+        images: Float[Tensor, "n 1 h w"],                   # sound images, in [0, 1]
+        generator: Generator,                               # the one source of chance, on the images' device
+        foreground: Bool[Tensor, "*n h w"] | None = None,   # where damage may lie, one for all or each; None: all
+    ) -> Damaged:                                           # image, mask, target
         "Damage a share of the images, each by one kind a time; the others come back as they are."
         n, _, h, w = images.shape
-        if foreground is None: foreground = torch.ones((h, w), dtype=torch.bool, device=images.device)
         image, mask = images, torch.zeros((n, h, w), dtype=torch.bool, device=images.device)
+        if foreground is None: foreground = torch.ones_like(mask[0])
         for _ in range(self.times):
             image, marked = self.draw(image, generator, foreground.expand(n, h, w))
             mask |= marked
         if self.blur[1] and bool(mask.any()): image, mask = self.soften(image, images, generator)
-        if not self.noise: return Damaged(image, mask, images)
-        noise = self.noise / 255 * torch.randn(images.shape, generator=generator, device=images.device)
-        return Damaged((image + noise).clamp(0, 1), mask, (images + noise).clamp(0, 1) if self.keep_noise else images)
+        damaged = Damaged(image, mask, images)
+        return self._add_noise(damaged, generator) if self.noise else damaged
+
+    def _add_noise(self, damaged: Damaged, generator: Generator) -> Damaged:
+        image, mask, target = damaged
+        noise = torch.randn(image.shape, generator=generator, device=image.device)
+        noise = self.noise / 255 * noise
+        if self.keep_noise: target = (target + noise).clamp(0, 1)
+        return Damaged((image + noise).clamp(0, 1), mask, target)
+
+# %% ../nbs/api/14_synthesis.ipynb #561e9e95
+def _deal(
+    damage: Damage,
+    count: int,              # images in the batch
+    generator: Generator,    # the one source of chance
+) -> dict[int, list[int]]:   # the number of a term to the places of the images that it damages
+    "Which images of a batch get damaged, and by what."
+    share = int(damage.probability * count + float(uniform(generator, 1))) if damage.terms else 0
+    if not share: return {}
+    chosen = torch.randperm(count, generator=generator, device=generator.device)[:share].tolist()
+    weights = torch.tensor([term.weight for term in damage.terms], device=generator.device)
+    drawn = torch.multinomial(weights, share, replacement=True, generator=generator).tolist()
+    places = {number: [] for number in sorted(set(drawn))}
+    for place, number in zip(chosen, drawn): places[number].append(place)
+    return places
+
+# %% ../nbs/api/14_synthesis.ipynb #118bed40
+def _as_index(
+    places: list[int],       # in a batch, one or more
+    device: torch.device,    # where the batch lies
+) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"] | slice]:  # as numbers, and as what cuts them out of the batch
+    "Places in a batch; a single one is cut out by a slice, which copies nothing."
+    index = torch.tensor(places, device=device)
+    return index, index if len(places) > 1 else slice(places[0], places[0] + 1)
 
 # %% ../nbs/api/14_synthesis.ipynb #b35f5f41
 @patch
 def draw(
     self: Damage,
-    images: Float[Tensor, 'n 1 h w'],      # as above
+    images: Float[Tensor, "n 1 h w"],      # as above
     generator: Generator,                  # as above
-    foreground: Bool[Tensor, 'n h w'],     # where damage may lie
-) -> tuple[Float[Tensor, 'n 1 h w'], Bool[Tensor, 'n h w']]: # the images after damage, and where they were changed
+    foreground: Bool[Tensor, "n h w"],     # where damage may lie
+) -> tuple[Float[Tensor, "n 1 h w"], Bool[Tensor, "n h w"]]: # the images after damage, and where they were changed
     "One kind of damage on each of a share of the images."
     n, _, h, w = images.shape
     image, mask = images.clone(), torch.zeros((n, h, w), dtype=torch.bool, device=images.device)
-    count = int(self.probability * n + float(uniform(generator, 1))) if self.terms else 0
-    if count:
-        chosen = torch.randperm(n, generator=generator, device=generator.device)[:count].tolist()
-        weights = torch.tensor([term.weight for term in self.terms], device=generator.device)
-        drawn = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
-        for k in sorted(set(drawn)):
-            places = [place for place, term in zip(chosen, drawn) if term == k]
-            index = torch.tensor(places, device=images.device)
-            some = index if len(places) > 1 else slice(places[0], places[0] + 1)  # a slice copies nothing
-            boxes, part, marked = self.terms[k].kind().parts(images[some], generator, foreground[some], images, index)
-            boxes.put(part, [image[place, 0] for place in places])
-            boxes.put(marked, [mask[place] for place in places])
+    for number, places in _deal(self, n, generator).items():
+        kind, (index, some) = self.terms[number].kind(), _as_index(places, images.device)
+        boxes, part, marked = kind.parts(images[some], generator, foreground[some], images, index)
+        boxes.put(part, [image[place, 0] for place in places])
+        boxes.put(marked, [mask[place] for place in places])
     return image, mask
 
 # %% ../nbs/api/14_synthesis.ipynb #0cd6468a
 @patch
 def soften(
     self: Damage,
-    image: Float[Tensor, 'n 1 h w'],      # after damage
-    sound: Float[Tensor, 'n 1 h w'],      # before
+    image: Float[Tensor, "n 1 h w"],      # after damage
+    sound: Float[Tensor, "n 1 h w"],      # before
     generator: Generator,                 # as above
-) -> tuple[Float[Tensor, 'n 1 h w'], Bool[Tensor, 'n h w']]: # the images with the change as a lens would have shown it, and where it can be seen
-    "Every change blurred as much as the pictures are."
+) -> tuple[Float[Tensor, "n 1 h w"], Bool[Tensor, "n h w"]]: # the images, and where the change can be seen
+    "Every change blurred as much as the pictures are, as a lens would have shown it."
     change = soften_change((image - sound)[:, 0], self.blur, generator)[:, None]
     after = (sound + change).clamp(0, 1)
-    seen = (after - sound).abs() >= VISIBLE * (1 - 1e-5)
+    seen = _differs(after, sound)
     return torch.where(seen, after, sound), seen[:, 0]
 
 # %% ../nbs/api/14_synthesis.ipynb #e37e64dd
@@ -339,38 +472,121 @@ def parse_range(
     text: str,            # such as '0.1%:1%' or '8:60'
 ) -> tuple[float, float]: # low and high
     "Two numbers with a colon between, percent allowed."
-    numbers = [float(number.strip().rstrip('%')) / (100 if '%' in number else 1) for number in text.split(':')]
+    numbers = [float(number.strip().rstrip("%")) / (100 if "%" in number else 1) for number in text.split(":")]
     return numbers[0], numbers[-1]
 
 # %% ../nbs/api/14_synthesis.ipynb #fdca201f
 PRESETS = {
-    'texture': '2*mixed + blobs + photos + weaves + 2*cracks + 2*scratches + threads + 2*spots + 2*stains + shades + ripples + blurs + bends + holes + cells',
-    'object': '2*patches + blobs + photos + weaves + cracks + scratches + threads + spots + stains + shades + blurs + 2*bends + dents + 3*missing + 2*holes + 2*chips + 2*swaps',
-    'parts': '3*patches(area=0.2%:15%) + 2*mixed(area=0.2%:15%) + blobs + 2*swaps + scratches + spots + stains + missing + bends + cracks',
-    'surfaces': '2*mixed(area=0.2%:15%) + patches(area=0.2%:15%) + blobs + swaps + bends + 3*cracks(area=0.2%:4%, contrast=8:90) + 3*scratches(area=0.2%:4%, contrast=8:90) + threads + spots + stains',
-    'strokes': '5*cracks(contrast=8:70) + 4*scratches(contrast=8:70) + threads + 2*spots + 2*stains + 2*mixed + 2*blobs + holes + shades',
+    "texture": (
+        "2*mixed + blobs + photos + weaves + 2*cracks + 2*scratches + threads + 2*spots + 2*stains"
+        " + shades + ripples + blurs + bends + holes + cells"
+    ),
+    "object": (
+        "2*patches + blobs + photos + weaves + cracks + scratches + threads + spots + stains"
+        " + shades + blurs + 2*bends + dents + 3*missing + 2*holes + 2*chips + 2*swaps"
+    ),
+    "parts": (
+        "3*patches(area=0.2%:15%) + 2*mixed(area=0.2%:15%) + blobs + 2*swaps"
+        " + scratches + spots + stains + missing + bends + cracks"
+    ),
+    "surfaces": (
+        "2*mixed(area=0.2%:15%) + patches(area=0.2%:15%) + blobs + swaps + bends"
+        " + 3*cracks(area=0.2%:4%, contrast=8:90) + 3*scratches(area=0.2%:4%, contrast=8:90)"
+        " + threads + spots + stains"
+    ),
+    "strokes": (
+        "5*cracks(contrast=8:70) + 4*scratches(contrast=8:70) + threads"
+        " + 2*spots + 2*stains + 2*mixed + 2*blobs + holes + shades"
+    ),
 }
+
+# %% ../nbs/api/14_synthesis.ipynb #55777634
+def _split_term(
+    text: str,                 # such as '0.5*cracks(area=0.1%:1%)'
+) -> tuple[float, str, str]:   # weight, name, and what stands in the brackets
+    "The parts of one summand, its name checked."
+    match = re.fullmatch(r"\s*(?:([\d.]+(?:e-?\d+)?)\s*\*)?\s*(\w+)\s*(?:\((.*)\))?\s*", text)
+    if not match:
+        example = "0.5*cracks(area=0.1%:1%, contrast=8:60)"
+        raise ValueError(f"parse_damage: a term looks like {example}, got {text.strip()!r}")
+    weight, name, options = float(match[1] or 1), match[2], match[3] or ""
+    if name not in SYNTHESES and name not in PRESETS:
+        kinds, presets = ", ".join(SYNTHESES), ", ".join(PRESETS)
+        raise ValueError(f"parse_damage: no kind {name!r}; there are {kinds}, and the presets {presets}, none")
+    return weight, name, options
+
+# %% ../nbs/api/14_synthesis.ipynb #5fd8200c
+def _read_ranges(
+    options: str,                         # such as 'area=0.1%:1%, contrast=8:60'
+) -> dict[str, tuple[float, float]]:      # of those that are given
+    "The area and the contrast of a term, checked."
+    written = dict(option.replace(" ", "").partition("=")[::2] for option in options.split(",") if option.strip())
+    if set(written) - {"area", "contrast"}:
+        raise ValueError(f"parse_damage: a kind has area and contrast, got {', '.join(written)}")
+    ranges = {key: parse_range(value) for key, value in written.items()}
+    low, high = ranges.get("area", (1, 1))
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"parse_damage: area must be a rising range of shares in (0, 1], got {written['area']}")
+    low, high = ranges.get("contrast", (4, 4))
+    if not 4 <= low <= high <= 255:
+        wanted = "a rising range of grey levels in [4, 255]"
+        raise ValueError(f"parse_damage: contrast must be {wanted}, got {written['contrast']}")
+    return ranges
+
+# %% ../nbs/api/14_synthesis.ipynb #175af02a
+def _parse_terms(mixture: str) -> list[Term]:
+    "The terms of all summands."
+    return [term for part in mixture.split("+") for term in parse_term(part)]
 
 # %% ../nbs/api/14_synthesis.ipynb #82f90d10
 def parse_term(
     text: str,      # such as '0.5*cracks(area=0.1%:1%)'
 ) -> list[Term]:    # one, or those of a preset with weights that sum to the term's own
     "The terms that one summand of a mixture stands for."
-    match = re.fullmatch(r"\s*(?:([\d.]+(?:e-?\d+)?)\s*\*)?\s*(\w+)\s*(?:\((.*)\))?\s*", text)
-    if not match: raise ValueError(f"parse_damage: a term looks like 0.5*cracks(area=0.1%:1%, contrast=8:60), got {text.strip()!r}")
-    weight, name, options = float(match[1] or 1), match[2], match[3] or ''
-    if name not in SYNTHESES and name not in PRESETS:
-        raise ValueError(f"parse_damage: no kind {name!r}; there are {', '.join(SYNTHESES)}, and the presets {', '.join(PRESETS)}, none")
-    pairs = dict(option.replace(' ', '').partition('=')[::2] for option in options.split(',') if option.strip())
-    if set(pairs) - {'area', 'contrast'}: raise ValueError(f"parse_damage: a kind has area and contrast, got {', '.join(pairs)}")
-    ranges = {key: parse_range(value) for key, value in pairs.items()}
-    low, high = ranges.get('area', (1, 1))
-    if not 0 < low <= high <= 1: raise ValueError(f"parse_damage: area must be a rising range of shares in (0, 1], got {pairs['area']}")
-    low, high = ranges.get('contrast', (4, 4))
-    if not 4 <= low <= high <= 255: raise ValueError(f"parse_damage: contrast must be a rising range of grey levels in [4, 255], got {pairs['contrast']}")
-    inner = [Term(name)] if name in SYNTHESES else [term for part in PRESETS[name].split('+') for term in parse_term(part)]
+    weight, name, options = _split_term(text)
+    ranges = _read_ranges(options)
+    inner = [Term(name)] if name in SYNTHESES else _parse_terms(PRESETS[name])
     total = sum(term.weight for term in inner)
     return [term._replace(weight=float(f"{weight * term.weight / total:.4g}"), **ranges) for term in inner]
+
+# %% ../nbs/api/14_synthesis.ipynb #fb225b83
+def _check_settings(
+    values: dict[str, object],  # by the names of the fields of `Damage`
+) -> None:
+    "An error where a setting of a mixture is out of its range."
+    probability, noise, times, (least, largest) = (values[key] for key in ("probability", "noise", "times", "blur"))
+    if not 0 <= probability <= 1:
+        raise ValueError(f"parse_damage: probability must lie in [0, 1], got {probability}")
+    if noise < 0:
+        raise ValueError(f"parse_damage: noise must be at least 0 grey levels, got {noise}")
+    if times < 1 or times % 1:
+        raise ValueError(f"parse_damage: times must be a whole number from 1 up, got {times}")
+    if not 0 <= least <= largest:
+        raise ValueError(f"parse_damage: blur must be a rising range of pixels from 0 up, got {values['blur']}")
+
+# %% ../nbs/api/14_synthesis.ipynb #8769a3a6
+def _read_settings(
+    text: str,              # such as 'probability=0.7, noise=3'
+    probability: float,     # where the text does not say
+) -> dict[str, object]:     # by the names of the fields of `Damage`
+    "What concerns a mixture as a whole, checked."
+    values = {"probability": probability, "noise": 0.0, "keep_noise": 1.0, "times": 1, "blur": (0.0, 0.0)}
+    for setting in filter(str.strip, text.split(",")):
+        key, _, value = setting.partition("=")
+        key, value = key.strip(), value.strip()
+        if key not in values: raise ValueError(f"parse_damage: settings are {', '.join(values)}, got {key!r}")
+        values[key] = parse_range(value) if key == "blur" else float(value)
+    _check_settings(values)
+    return values | {"keep_noise": bool(values["keep_noise"]), "times": int(values["times"])}
+
+# %% ../nbs/api/14_synthesis.ipynb #ae411686
+def _merge_terms(terms: list[Term]) -> tuple[Term, ...]:
+    "Equal terms as one, with the sum of their weights; none without weight."
+    weights = {}
+    for term in terms:
+        kind = term._replace(weight=1.0)
+        weights[kind] = weights.get(kind, 0.0) + term.weight
+    return tuple(kind._replace(weight=float(f"{weight:.4g}")) for kind, weight in weights.items() if weight > 0)
 
 # %% ../nbs/api/14_synthesis.ipynb #f0422ff4
 def parse_damage(
@@ -378,36 +594,34 @@ def parse_damage(
     probability: float = 0.5,    # share of the images of a batch that get damaged; the text may say otherwise
 ) -> Damage:                     # called on a batch, a generator and a foreground
     "A mixture of damage from its text."
-    mixture, _, settings = spec.partition(';')
-    values = {'probability': probability, 'noise': 0.0, 'keep_noise': 1.0, 'times': 1, 'blur': (0.0, 0.0)}
-    for setting in filter(str.strip, settings.split(',')):
-        key, _, value = (text.strip() for text in setting.partition('='))
-        if key not in values: raise ValueError(f"parse_damage: settings are {', '.join(values)}, got {key!r}")
-        values[key] = parse_range(value) if key == 'blur' else float(value)
-    if not 0 <= values['probability'] <= 1: raise ValueError(f"parse_damage: probability must lie in [0, 1], got {values['probability']}")
-    if values['noise'] < 0: raise ValueError(f"parse_damage: noise must be at least 0 grey levels, got {values['noise']}")
-    if values['times'] < 1 or values['times'] % 1: raise ValueError(f"parse_damage: times must be a whole number from 1 up, got {values['times']}")
-    if not 0 <= values['blur'][0] <= values['blur'][1]: raise ValueError(f"parse_damage: blur must be a rising range of pixels from 0 up, got {values['blur']}")
-    merged = {}
-    if mixture.strip() != 'none':
-        for term in [term for part in mixture.split('+') for term in parse_term(part)]:
-            merged[term._replace(weight=1.0)] = merged.get(term._replace(weight=1.0), 0.0) + term.weight
-    terms = tuple(term._replace(weight=float(f"{weight:.4g}")) for term, weight in merged.items() if weight > 0)
-    return Damage(terms, values['probability'], values['noise'], bool(values['keep_noise']), int(values['times']), values['blur'])
+    mixture, _, settings = spec.partition(";")
+    values = _read_settings(settings, probability)
+    terms = [] if mixture.strip() == "none" else _parse_terms(mixture)
+    return Damage(_merge_terms(terms), **values)
 
 # %% ../nbs/api/14_synthesis.ipynb #d6498437
 def soft_mask(
     damaged: Damaged,         # a batch after damage
     half: float = 16.0,       # change that counts one half, in grey levels of 255
-) -> Float[Tensor, 'n h w']:  # in [0, 1), 0 outside of the mask
+) -> Float[Tensor, "n h w"]:  # in [0, 1), 0 outside of the mask
     "How much each pixel has changed, on a saturating scale."
     change = (damaged.image - damaged.target).abs()[:, 0] * damaged.mask
     return 1 - 2 ** (-change * 255 / half)
 
+# %% ../nbs/api/14_synthesis.ipynb #5b8e6510
+def _describe_damage(
+    damaged: Damaged,     # a batch after damage
+    row: int,             # which image of it
+) -> tuple[str, str]:     # its contrast, and its area
+    "How strong and how large the damage of one image is."
+    grey = float(marked_mean(damaged.image[row] - damaged.target[row])) * 255
+    share = float(damaged.mask[row].float().mean())
+    return f"damaged: {grey:.0f} grey levels", f"marked: {share:.2%}"
+
 # %% ../nbs/api/14_synthesis.ipynb #eeafb042
 def preview_damage(
     images,                          # a few normal images, uint8 or uint16 (n, h, w)
-    spec: str = 'texture',           # a mixture, see `parse_damage`
+    spec: str = "texture",           # a mixture, see `parse_damage`
     foreground=None,                 # True where damage may fall, (h, w) or (n, h, w); None finds it
     count: int = 4,                  # how many to show
     seed: int = 0,                   # another seed, other damage
@@ -419,12 +633,12 @@ def preview_damage(
     if foreground is None: foreground = find_foreground(images)
     part = torch.as_tensor(foreground).expand(len(images), -1, -1)
     scale = 255 if images.dtype.itemsize == 1 else 65535
-    sound = torch.from_numpy(images.astype('float32') / scale)[:, None]
-    damaged = replace(parse_damage(spec), probability=1.0)(sound, Generator().manual_seed(seed), part)
+    sound = torch.from_numpy(images.astype("float32") / scale)[:, None]
+    damage = replace(parse_damage(spec), probability=1.0)
+    damaged = damage(sound, Generator().manual_seed(seed), part)
     pictures, titles = [], []
     for row in range(min(count, len(images))):
-        seen = damaged.mask[row]
-        grey = float(marked_mean(damaged.image[row] - damaged.target[row])) * 255
-        pictures += [sound[row, 0] * (0.3 + 0.7 * part[row]), damaged.image[row, 0], seen]
-        titles += ['foreground', f"damaged: {grey:.0f} grey levels", f"marked: {float(seen.float().mean()):.2%}"]
+        allowed = sound[row, 0] * (0.3 + 0.7 * part[row])
+        pictures += [allowed, damaged.image[row, 0], damaged.mask[row]]
+        titles += ["foreground", *_describe_damage(damaged, row)]
     return show_images(pictures, titles, columns=3)

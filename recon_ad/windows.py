@@ -6,47 +6,66 @@
 __all__ = ['band_matrix', 'BandedProduct', 'window_mean', 'halve', 'scale_limit', 'pyramid', 'enlarge']
 
 # %% ../nbs/api/15_windows.ipynb #4076a5eb
+from collections.abc import Iterator
 from functools import lru_cache
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
-import torch
 
 # %% ../nbs/api/15_windows.ipynb #35cf8578
 @lru_cache(maxsize=64)
 def band_matrix(
     length: int,               # pixels along the axis
     size: int,                 # width of the window, in pixels; odd
-    window: str = 'uniform',   # 'uniform', or 'gaussian' of width `sigma`
+    window: str = "uniform",   # 'uniform', or 'gaussian' of width `sigma`
     sigma: float = 1.5,        # standard deviation of the Gaussian, in pixels; not used by 'uniform'
     dtype: torch.dtype = torch.float32,  # precision of the matrix
-    device: str = 'cpu',       # where it lies
-) -> Float[Tensor, 'length length']:  # row i: the weights with which pixel i sees the others; each row sums to 1
+    device: str = "cpu",       # where it lies
+) -> Float[Tensor, "length length"]:  # row i: the weights with which pixel i sees the others; each row sums to 1
     "The sliding mean along one axis as a banded matrix."
-    if size < 1 or size % 2 == 0: raise ValueError(f"window: size must be a positive odd number of pixels, got {size}")
-    if window not in ('uniform', 'gaussian'): raise ValueError(f"window: must be 'uniform' or 'gaussian', got {window!r}")
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"window: size must be a positive odd number of pixels, got {size}")
+    if window not in ("uniform", "gaussian"):
+        raise ValueError(f"window: must be 'uniform' or 'gaussian', got {window!r}")
     place = torch.arange(length, dtype=torch.float64)
     distance = (place[:, None] - place).abs()
-    weights = torch.ones_like(distance) if window == 'uniform' else torch.exp(-distance.square() / (2 * sigma**2))
+    weights = torch.ones_like(distance)
+    if window == "gaussian": weights = torch.exp(-distance.square() / (2 * sigma**2))
     weights[distance > size // 2] = 0
     return (weights / weights.sum(1, keepdim=True)).to(device, dtype)
 
+# %% ../nbs/api/15_windows.ipynb #e3a1dab3
+def _blocks(
+    length: int,  # of the axis
+    block: int,   # width of a block
+    reach: int,   # how far a pixel sees
+) -> Iterator[tuple[slice, slice]]:  # the block, and what it sees
+    "An axis in blocks."
+    for start in range(0, length, block):
+        stop = start + block
+        yield slice(start, stop), slice(max(start - reach, 0), stop + reach)
+
 # %% ../nbs/api/15_windows.ipynb #1690a925
 class BandedProduct(torch.autograd.Function):
-    "`rows @ images @ columns.T` for banded matrices, in blocks of columns; linear, so its backward is itself, transposed."
+    """`rows @ images @ columns.T` for banded matrices, in blocks of columns.
+
+    Linear, so its backward is itself, transposed."""
 
     @staticmethod
     def product(images, rows, columns, reach):
         height, width = images.shape[-2:]
         # 32: the fastest block on a CPU with AVX-512; a GPU prefers a single launch
-        block = 32 if images.device.type == 'cpu' else max(height, width)
-        across, means = (torch.empty(images.numel() // (height * width), height, width, dtype=images.dtype, device=images.device) for _ in range(2))
-        for start in range(0, width, block):
-            here, seen = slice(start, start + block), slice(max(start - reach, 0), start + block + reach)
-            torch.mm(images.reshape(-1, width)[:, seen], columns[here, seen].T, out=across.view(-1, width)[:, here])
-        for start in range(0, height, block):
-            here, seen = slice(start, start + block), slice(max(start - reach, 0), start + block + reach)
-            torch.bmm(rows[here, seen].expand(len(across), -1, -1), across[:, seen], out=means[:, here])
+        block = 32 if images.device.type == "cpu" else max(height, width)
+        across = images.new_empty((images.numel() // (height * width), height, width))
+        means = torch.empty_like(across)
+        lines, lines_across = images.reshape(-1, width), across.view(-1, width)
+        for here, seen in _blocks(width, block, reach):
+            torch.mm(lines[:, seen], columns[here, seen].T, out=lines_across[:, here])
+        for here, seen in _blocks(height, block, reach):
+            weights = rows[here, seen].expand(len(across), -1, -1)
+            torch.bmm(weights, across[:, seen], out=means[:, here])
         return means.view(images.shape)
 
     @staticmethod
@@ -58,15 +77,16 @@ class BandedProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         rows, columns = ctx.saved_tensors
-        return BandedProduct.apply(gradient.contiguous(), rows.T, columns.T, ctx.reach), None, None, None
+        back = BandedProduct.apply(gradient.contiguous(), rows.T, columns.T, ctx.reach)
+        return back, None, None, None
 
 # %% ../nbs/api/15_windows.ipynb #5c0bbd64
 def window_mean(
-    images: Float[Tensor, '*batch h w'],  # anything with pixels in its last two axes
+    images: Float[Tensor, "*batch h w"],  # anything with pixels in its last two axes
     size: int = 7,                        # width of the window, in pixels; odd; may exceed the image
-    window: str = 'uniform',              # 'uniform' (a box), or 'gaussian' of width `sigma`
+    window: str = "uniform",              # 'uniform' (a box), or 'gaussian' of width `sigma`
     sigma: float = 1.5,                   # standard deviation of the Gaussian, in pixels; not used by 'uniform'
-) -> Float[Tensor, '*batch h w']:         # the local means, same size and precision
+) -> Float[Tensor, "*batch h w"]:         # the local means, same size and precision
     "Mean under a sliding window that is cut, not padded, at the border."
     height, width = images.shape[-2:]
     make = lambda length: band_matrix(length, size, window, sigma, images.dtype, str(images.device))
@@ -74,8 +94,8 @@ def window_mean(
 
 # %% ../nbs/api/15_windows.ipynb #2797164f
 def halve(
-    images: Float[Tensor, 'n c h w'],  # images, or maps of weights
-) -> Float[Tensor, 'n c h2 w2']:       # sides h / 2 and w / 2, rounded up
+    images: Float[Tensor, "n c h w"],  # images, or maps of weights
+) -> Float[Tensor, "n c h2 w2"]:       # sides h / 2 and w / 2, rounded up
     "Mean of each 2 x 2 block."
     return avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)
 
@@ -87,12 +107,13 @@ def scale_limit(
 ) -> int:              # how many scales fit, the full resolution counted; at least 1
     "The number of scales until the short side would fall under `smallest`."
     limit, side = 1, min(height, width)
-    while -(-side // 2) >= smallest and side > 1: limit, side = limit + 1, -(-side // 2)
+    while -(-side // 2) >= smallest and side > 1:
+        limit, side = limit + 1, -(-side // 2)
     return limit
 
 # %% ../nbs/api/15_windows.ipynb #dd4f5bc8
 def pyramid(
-    images: Float[Tensor, 'n c h w'],  # the finest scale
+    images: Float[Tensor, "n c h w"],  # the finest scale
     scales: int,                       # how many, the finest counted
 ) -> list[Tensor]:                     # finest first; each half as large as the one before
     "The same images at several scales."
@@ -105,11 +126,12 @@ def pyramid(
 
 # %% ../nbs/api/15_windows.ipynb #788c23e2
 def enlarge(
-    maps: Float[Tensor, 'n c h w'],  # maps at a coarse scale
+    maps: Float[Tensor, "n c h w"],  # maps at a coarse scale
     size: tuple[int, int],           # height and width of the finest scale
-) -> Float[Tensor, 'n c h2 w2']:     # the same maps at that size
+) -> Float[Tensor, "n c h2 w2"]:     # the same maps at that size
     "Coarse maps at full size, bilinear."
     factor = 1
-    while maps.shape[-2] * factor < size[0] or maps.shape[-1] * factor < size[1]: factor *= 2
+    while maps.shape[-2] * factor < size[0] or maps.shape[-1] * factor < size[1]:
+        factor *= 2
     if factor == 1: return maps
-    return interpolate(maps, scale_factor=factor, mode='bilinear')[..., :size[0], :size[1]]
+    return interpolate(maps, scale_factor=factor, mode="bilinear")[..., :size[0], :size[1]]

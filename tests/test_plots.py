@@ -9,8 +9,10 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.ndimage import gaussian_filter
 
+from recon_ad.anomaly_maps import decide
 from recon_ad.plots import (
-    ANOMALY_CMAP, as_images, common_vmax, overlay, plot_curve, plot_history, plot_score_histogram, recon_ad_style, show_detection, show_images,
+    ANOMALY_CMAP, _is_alarm, as_images, common_vmax, overlay, plot_curve, plot_history, plot_score_histogram, recon_ad_style,
+    show_detection, show_images,
 )
 from recon_ad.strips import make_defect
 
@@ -141,6 +143,33 @@ def test_history_draws_every_term_and_survives_gaps(wrap):
 def test_histogram_counts_what_the_threshold_does():
     title = plot_score_histogram([0.1, 0.2, 0.9, 0.3, 0.8, 0.95], [0, 0, 0, 1, 1, 1], threshold=0.5).axes[0].get_title(loc='left')
     assert title == 'The threshold misses 1 of 3 defects and alarms on 1 of 3 good images'
+
+
+def test_a_score_that_equals_the_threshold_is_no_alarm():
+    threshold = 0.5
+    title = plot_score_histogram([0.1, 0.5, 0.5, 0.9], [0, 0, 1, 1], threshold).axes[0].get_title(loc='left')
+    assert title == 'The threshold misses 1 of 2 defects and alarms on 0 of 2 good images'
+    image, flat = np.zeros(SQUARE, np.float32), np.full(SQUARE, threshold, np.float32)
+    assert np.array_equal(overlay(image, flat, 1.0, threshold=threshold), overlay(image, flat, 1.0))
+    flat[:32] = 0.2
+    lines = [axes.collections for axes in panels(show_detection(image[None], None, flat[None], threshold=threshold))]
+    assert not any(lines)
+
+
+def test_what_is_no_finite_number_is_an_alarm():
+    image, heat = np.zeros(SQUARE, np.float32), np.zeros(SQUARE, np.float32)
+    heat[20, 30] = float('nan')
+    assert overlay(image, heat, 1.0, threshold=0.5)[20, 30].tolist() == [87, 181, 232]
+    figure = show_detection(image[None], None, heat[None], vmax=1.0, threshold=0.5)
+    (line,) = panels(figure)[1].collections
+    assert np.abs(line.get_paths()[0].vertices - [30, 20]).max() < 1
+
+
+def test_plots_decide_as_the_detector_does():
+    near = np.float32(0.1)  # above 0.1, which has no exact float32
+    scores = [0.0, near, np.nextafter(near, np.float32(0)), 1.0, float('nan'), float('inf'), -float('inf')]
+    for threshold in (0.1, float(near), 1.0, float('inf')):
+        assert _is_alarm(np.array(scores, np.float32), threshold).tolist() == decide(torch.tensor(scores), threshold).tolist()
 
 
 def test_figures_are_small(tmp_path):
