@@ -53,9 +53,9 @@ def impossible_views(
     settings: DetectorSettings,  # whose texts can be read
 ) -> list[str]:                  # one phrase each; empty is good
     "The views of the score that this network cannot give."
-    network = ARCHITECTURES[settings.architecture]
+    network, options = ARCHITECTURES[settings.architecture], dict(settings.architecture_options)
     given = {
-        "segmentation": (dict(settings.architecture_options).get("head_width"), "architecture_options hold a head_width"),
+        "segmentation": (options.get("head_width"), "architecture_options hold a head_width"),
         "marking": (getattr(network, "marks", False), "the architecture is one that marks"),
     }
     return [
@@ -70,7 +70,9 @@ def impossible_views(
 class Experiment(DetectorSettings):
     "One run, declared: what a detector is told, and what it is tried on."
     data: str = setting("strips", "the image set: `strips` is embedded, others are folders, see `find_data`")
-    validation_damage: str = setting(VALIDATION_DAMAGE, "of held-out images, by which settings may be chosen; not trained on")
+    validation_damage: str = setting(
+        VALIDATION_DAMAGE, "of held-out images, by which settings may be chosen; not trained on"
+    )
 
     def problems(self) -> list[str]:
         "What is wrong with this declaration, one phrase each; empty is good."
@@ -106,7 +108,8 @@ def grid(
     known = [field.name for field in dataclasses.fields(Experiment)]
     unknown = sorted(set(fields) - set(known))
     if unknown: raise ValueError(f"grid: no field {', '.join(unknown)}; there are {', '.join(known)}")
-    is_one = lambda value: isinstance(value, (str, bytes, tuple, Mapping)) or not isinstance(value, Iterable)
+    def is_one(value):
+        return isinstance(value, (str, bytes, tuple, Mapping)) or not isinstance(value, Iterable)
     alternatives = [[value] if is_one(value) else list(value) for value in fields.values()]
     empty = [name for name, values in zip(fields, alternatives) if not values]
     if empty: raise ValueError(f"grid: no alternatives for {', '.join(empty)}; give at least one")
@@ -116,7 +119,8 @@ def grid(
 # %% ../nbs/api/85_experiment.ipynb #dce2d4a7
 def embedded_strips() -> Path:  # a folder in MVTec layout
     "The embedded strip set, drawn on first use."
-    drawing = hashlib.sha256(inspect.getsource(inspect.getmodule(make_strip_category)).encode()).hexdigest()[:12]
+    code = inspect.getsource(inspect.getmodule(make_strip_category))
+    drawing = hashlib.sha256(code.encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recon_ad"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / ".strips.lock"):  # two processes must not draw into one folder

@@ -33,7 +33,8 @@ from .scores import SCORES
 from .settings import DetectorSettings
 from .shortcuts import shortcut_auroc
 from .training import read_checkpoint
-from .validation import copy_ratio, damaged_copies, possible_scores, selection_score, validation_metrics
+from .validation import copy_ratio, damaged_copies, possible_scores, selection_score
+from .validation import validation_metrics
 
 # %% ../nbs/api/86_run.ipynb #7b67f51b
 def every_view(experiment: Experiment) -> DetectorSettings:
@@ -67,9 +68,10 @@ def scored_maps(
 ) -> Iterator[tuple[str, Float[Tensor, "n h w"]]]:  # name of the score, its maps
     "Every score's maps, one score after the other, so that one set is in memory at a time."
     count = len(next(iter(raw.values())))
+    def one(number):
+        return {view: maps[number:number + 1].to(detector.device) for view, maps in raw.items()}
     def judged(text):
-        rows = ({view: maps[n:n + 1].to(detector.device) for view, maps in raw.items()} for n in range(count))
-        return torch.cat([detector.judge(row, text)[0].cpu() for row in rows])
+        return torch.cat([detector.judge(one(number), text)[0].cpu() for number in range(count)])
     for name, text in mixtures.items(): yield name, judged(text)
     for view in raw:
         yield view, judged(view)
@@ -80,7 +82,7 @@ def validate(
     detector: Detector,      # fitted, with all its views
     held_out: np.ndarray,    # (n, h, w) the normal images that calibrated it
     experiment: Experiment,
-) -> tuple[dict[str, dict], str, float]:  # metrics by mixture of views; the one that does best; median share of damage copied
+) -> tuple[dict[str, dict], str, float]:  # metrics by mixture of views; the best one; median share copied
     "The detector on damage of held-out images that nothing was trained on."
     part = detector.part(held_out)
     how = {"damage": experiment.validation_damage, "seed": experiment.seed, "foreground": part}
@@ -96,9 +98,18 @@ def metrics_of(
     tables: bool = True,  # with `by_defect` and `by_size`
 ) -> dict:                # figures, then tables as dicts of rows
     "An evaluation as nested dicts of numbers."
+    metrics = dict(evaluation.figures)
+    if not tables: return metrics
     kept = ["image_auroc", "pixel_ap", "aupro"]  # a line of results is read from git for years: 13 kB rather than 17
-    frames = {"by_defect": evaluation.by_defect, "by_size": evaluation.by_size} if tables else {}
-    return dict(evaluation.figures) | {name: frame[kept].to_dict("index") for name, frame in frames.items() if len(frame)}
+    for name in ("by_defect", "by_size"):
+        frame = getattr(evaluation, name)
+        if len(frame): metrics[name] = frame[kept].to_dict("index")
+    return metrics
+
+# %% ../nbs/api/86_run.ipynb #aeb31a79
+def _at_masks(maps: Float[Tensor, "n h w"], masks: Sequence[np.ndarray], resize: str) -> list[np.ndarray]:
+    "Each map laid back on its mask."
+    return [restore_map(one.numpy(), mask.shape, resize) for one, mask in zip(maps, masks)]
 
 # %% ../nbs/api/86_run.ipynb #fce6a580
 def score_test(
@@ -110,13 +121,14 @@ def score_test(
 ) -> tuple[dict[str, dict], pd.DataFrame]:  # by score: metrics; and every image's score, a column a score
     "Every score's metrics on the test images, at the resolution of their masks."
     raw, masks = raw_maps(detector, array), load_masks(list(samples))
-    labels, defects = ([getattr(sample, field) for sample in samples] for field in ("label", "defect"))
+    labels = [sample.label for sample in samples]
+    defects = [sample.defect for sample in samples]
     names = [f"{sample.path.parent.name}/{sample.path.name}" for sample in samples]
     images, metrics = pd.DataFrame({"image": names, "label": labels}), {}
     for name, maps in scored_maps(detector, raw, mixtures):
-        images[name] = image_score(maps, experiment.top_k).numpy()
-        restored = [restore_map(one.numpy(), mask.shape, experiment.resize) for one, mask in zip(maps, masks)]
-        evaluation = evaluate(restored, masks, labels, defects, images[name].to_numpy(), bootstrap=0)
+        images[name] = scores = image_score(maps, experiment.top_k).numpy()
+        restored = _at_masks(maps, masks, experiment.resize)
+        evaluation = evaluate(restored, masks, labels, defects, scores, bootstrap=0)
         metrics[name] = metrics_of(evaluation, tables=not name.endswith("_raw"))
     return metrics, images
 
@@ -135,6 +147,16 @@ def reconstruction_quality(
     return {"psnr": float(np.mean(psnr)), "normal_ssim": float(np.mean(similarity))}
 
 # %% ../nbs/api/86_run.ipynb #3dbaf200
+def _worst(
+    images: pd.DataFrame,   # scores, from `score_test`
+    count: int,             # false alarms and misses, so many of each
+) -> dict[str, list[int]]:  # rows, the worst first
+    "The normal images with the highest scores, and the defective ones with the lowest."
+    ranked = images.sort_values("fused", ascending=False)
+    normal, defective = (ranked.index[ranked["label"] == label].tolist() for label in (0, 1))
+    return {"false_alarms": normal[:count], "misses": defective[::-1][:count]}
+
+# %% ../nbs/api/86_run.ipynb #3eb62e53
 def store_heatmaps(
     folder: Path,                # the run's own folder
     detector: Detector,
@@ -144,24 +166,19 @@ def store_heatmaps(
     count: int = 4,              # false alarms and misses, so many of each
 ) -> list[Path]:                 # folder/heatmaps/*.png
     "Pictures of the worst false alarms and the worst misses, all on one range."
-    from recon_ad.plots import show_detection  # here, because a run without pictures needs no matplotlib
-    ranked = images["fused"].argsort()[::-1].tolist()
-    worst = {
-        "false_alarms": [number for number in ranked if not samples[number].label][:count],
-        "misses": [number for number in ranked[::-1] if samples[number].label][:count],
-    }
+    from recon_ad.plots import show_detection  # a run without pictures needs no matplotlib
     size, resize = detector.settings.size, detector.settings.resize
     (folder / "heatmaps").mkdir(parents=True, exist_ok=True)
     paths = []
-    for kind, numbers in worst.items():
-        if not numbers: continue
+    for kind, numbers in _worst(images, count).items():
         shown = [samples[number] for number in numbers]
+        if not shown: continue
         array = load_images(shown, size, resize)
         rebuilt = [seen.reconstruction[0, 0].cpu() for seen in detector.look(array)]
-        _, maps = next(scored_maps(detector, raw_maps(detector, array), {"fused": score}))
+        maps = [detector.judge(detector.raw(seen), score)[0][0].cpu() for seen in detector.look(array)]
         masks = [fit_mask(mask, size, resize) for mask in load_masks(shown)]
         titles = images["image"].iloc[numbers].tolist()
-        figure = show_detection(as_float(array)[:, 0], rebuilt, maps, masks, titles=titles, title=kind.replace("_", " "))
+        figure = show_detection(as_float(array)[:, 0], rebuilt, maps, masks, titles=titles, title=kind)
         paths.append(folder / "heatmaps" / f"{kind}.png")
         figure.savefig(paths[-1])
     return paths
@@ -174,41 +191,77 @@ def _circumstances(detector: Detector) -> dict:
         "device": detector.device.type,
         "precision": str(pick_precision(detector.device, settings.precision)).removeprefix("torch."),
         "parameters": count_parameters(detector.model_),
-        "decided": {name: getattr(settings, name) for name in ("damage", "flips", "crop")},  # read off the images, where left open
+        "decided": {name: getattr(settings, name) for name in ("damage", "flips", "crop")},
         "definition": DEFINITION | {"resolution": "of the masks; damage metrics: of the network", "epoch": "last step"},
     }
 
 # %% ../nbs/api/86_run.ipynb #42e442c9
+def _leave_behind(
+    folder: Path | None,             # the run's own; None keeps nothing
+    detector: Detector,
+    test: Sequence[Sample],
+    images: pd.DataFrame,            # their scores
+    held_out: Sequence[str],         # file names
+    score: str,                      # the mixture to draw
+) -> None:
+    "Write down what a number cannot say."
+    if not folder: return
+    store_history(folder, detector.history_)
+    images.to_csv(folder / "scores.csv", index=False)
+    write_text(folder / "held_out.txt", "".join(f"{name}\n" for name in held_out))
+    store_heatmaps(folder, detector, test, images, score)
+
+# %% ../nbs/api/86_run.ipynb #9c5bbfe0
+def _train(
+    experiment: Experiment,
+    normal: np.ndarray,          # (n, h, w), to be learnt from
+    device: str,
+    folder: Path | None,         # the run's own
+    bar: bool,                   # show the steps
+) -> tuple[Detector, float]:     # fitted, with every view; seconds of training
+    "A detector for the run; one that was cut off goes on from its checkpoint."
+    detector, start = Detector(every_view(experiment), device), time.perf_counter()
+    checkpoint = folder / "training.checkpoint" if folder else None
+    detector.fit(normal, checkpoint=checkpoint, progress=bar, threads=None)  # as many as were asked for
+    if checkpoint: return detector, read_checkpoint(checkpoint)["clock"]["spent"]
+    return detector, time.perf_counter() - start
+
+# %% ../nbs/api/86_run.ipynb #8740f6c9
+def _all_metrics(
+    scored: Mapping[str, dict],       # by score: metrics on the test images
+    validation: Mapping[str, dict],   # by mixture of views: metrics on validation damage
+    mixtures: Mapping[str, str],      # names of mixtures of views, and what they are
+) -> dict[str, dict]:
+    "Both kinds of metrics under the name of each score."
+    return {name: scored[name] | validation.get(mixtures.get(name, name), {}) for name in scored}
+
+# %% ../nbs/api/86_run.ipynb #2050927a
 def run_experiment(
     experiment: Experiment,
     data_root: str | os.PathLike | None = None, # where image sets lie; None takes RECON_AD_DATA
-    runs: str | os.PathLike | None = None,      # folder for checkpoints, histories, scores, heatmaps, in one of the run's name
+    runs: str | os.PathLike | None = None,      # folder for checkpoints, histories, scores, pictures; None keeps none
     device: str = "auto",                       # auto, cpu, cuda, mps
     training_bar: bool = False,                 # show the steps of the training
 ) -> dict:                                      # {"metrics": {...}, "context": {...}}
     "Train, validate on synthetic damage, score the test images with every view, and say how it went."
     samples = list_samples(find_data(experiment.data, data_root))
     train, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
-    normal, array = (load_images(part, experiment.size, experiment.resize) for part in (train, test))
-    detector, start = Detector(every_view(experiment), device), time.perf_counter()
+    size, resize = experiment.size, experiment.resize
+    normal, array = load_images(train, size, resize), load_images(test, size, resize)
     folder = Path(runs) / experiment.name if runs else None
-    checkpoint = folder / "training.checkpoint" if folder else None  # a run that was cut off goes on from it
-    detector.fit(normal, checkpoint=checkpoint, progress=training_bar, threads=None)  # as many as were asked for
-    trained = read_checkpoint(checkpoint)["clock"]["spent"] if checkpoint else time.perf_counter() - start
+    detector, trained = _train(experiment, normal, device, folder, training_bar)
     held_out = normal[detector.held_out_]
     validation, chosen, copied = validate(detector, held_out, experiment)
     mixtures = {"fused": experiment.score, "chosen": chosen}
     scored, images = score_test(detector, test, array, experiment, mixtures)
+    names = [train[number].path.name for number in detector.held_out_]
+    _leave_behind(folder, detector, test, images, names, experiment.score)
     shortcut = shortcut_auroc(array, images["label"].to_numpy())
-    if folder:
-        store_history(folder, detector.history_)
-        images.to_csv(folder / "scores.csv", index=False)
-        names = [train[number].path.name for number in detector.held_out_]
-        write_text(folder / "held_out.txt", "".join(f"{name}\n" for name in names))
-        store_heatmaps(folder, detector, test, images, experiment.score)
     metrics = reconstruction_quality(detector, held_out) | {"copy_ratio": copied}
     metrics["shortcut"] = {"image_auroc": shortcut.bar, "statistic": shortcut.strongest}
-    metrics |= {name: scored[name] | validation.get(mixtures.get(name, name), {}) for name in scored}
     counts = {"train": len(normal) - len(held_out), "held_out": len(held_out), "test": len(test)}
-    context = _circumstances(detector) | {"training_seconds": round(trained, 1), "chosen": chosen, "images": counts}
-    return {"metrics": metrics, "context": context}
+    said = {"training_seconds": round(trained, 1), "chosen": chosen, "images": counts}
+    return {
+        "metrics": metrics | _all_metrics(scored, validation, mixtures),
+        "context": _circumstances(detector) | said,
+    }

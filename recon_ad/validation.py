@@ -24,20 +24,27 @@ from .synthesis import PRESETS, parse_damage
 from .training import step_generator
 
 # %% ../nbs/api/82_validation.ipynb #aa54a4d2
-VALIDATION_DAMAGE = "2*scars(area=0.1%:1%, contrast=12:100) + rough(area=0.1%:1%, contrast=12:100) + cutpaste(area=0.1%:2%, contrast=12:100) + rectangles(area=0.1%:1%, contrast=12:100)"
+VALIDATION_DAMAGE = (
+    "2*scars(area=0.1%:1%, contrast=12:100)"
+    " + rough(area=0.1%:1%, contrast=12:100)"
+    " + cutpaste(area=0.1%:2%, contrast=12:100)"
+    " + rectangles(area=0.1%:1%, contrast=12:100)"
+)
 
 # %% ../nbs/api/82_validation.ipynb #4aa477bd
 def damaged_copies(
     images: np.ndarray,                                   # (n, h, w) of 8 or 16 bit, good
     damage: str = VALIDATION_DAMAGE,                                   # text for parse_damage
     seed: int = 0,                                        # equal seed, equal damage
-    foreground: Bool[np.ndarray, "*n h w"] | None = None, # where damage may fall, for all or for each; None for everywhere
+    foreground: Bool[np.ndarray, "*n h w"] | None = None, # where damage may fall; None: everywhere
 ) -> tuple[Float[Tensor, "n 1 h w"], Bool[Tensor, "n h w"]]:  # damaged images, and where they were changed
     "Every image damaged once, with the true mask."
-    where = torch.as_tensor(np.broadcast_to(np.True_ if foreground is None else foreground, images.shape).copy())
-    # in groups, since pieces come from the other images of a group
-    groups = [parse_damage(damage, probability=1.0)(to_float(images[start:start + 8]), step_generator(seed, start), where[start:start + 8])
-              for start in range(0, len(images), 8)]
+    everywhere = np.True_ if foreground is None else foreground
+    where = torch.as_tensor(np.broadcast_to(everywhere, images.shape).copy())
+    damaging, groups = parse_damage(damage, probability=1.0), []
+    for start in range(0, len(images), 8):  # in groups, since pieces come from the other images of a group
+        group = slice(start, start + 8)
+        groups.append(damaging(to_float(images[group]), step_generator(seed, start), where[group]))
     return torch.cat([one.image for one in groups]), torch.cat([one.mask for one in groups])
 
 # %% ../nbs/api/82_validation.ipynb #3e14716b
@@ -50,10 +57,21 @@ def _damage_metrics(
     maps, scores = ([answer[part].cpu().numpy() for answer in judged] for part in (0, 1))
     truth = [np.zeros(masks.shape[1:], bool)] * len(pairs) + list(masks.numpy())
     labels = np.repeat([0, 1], len(pairs))
-    metrics = evaluate([one[0] for one in maps], truth, labels, image_scores=np.concatenate(scores), bootstrap=0).figures
+    maps, scores = [one[0] for one in maps], np.concatenate(scores)
+    metrics = evaluate(maps, truth, labels, image_scores=scores, bootstrap=0).figures
     return {"damage_auroc": metrics["image_auroc"]} | {
         f"damage_{name}": metrics[name] for name in ("pixel_auroc", "pixel_ap", "aupro")
     }
+
+# %% ../nbs/api/82_validation.ipynb #cf7c2a1c
+def _check_calibrated(detector: Detector, texts: Sequence[str]) -> None:
+    "Refuse scores with views that the detector knows nothing usual about."
+    wanted = {name for text in texts for name in parse_scores(text)}
+    if missing := wanted - set(detector.score_.weights):
+        raise ValueError(
+            f"validation_metrics: the detector was not calibrated for {sorted(missing)}; "
+            f"its score is {detector.settings.score!r}"
+        )
 
 # %% ../nbs/api/82_validation.ipynb #702f1ffe
 def validation_metrics(
@@ -63,20 +81,17 @@ def validation_metrics(
     damage: str = VALIDATION_DAMAGE,
     seed: int = 0,
     foreground: Bool[np.ndarray, "*n h w"] | None = None,
-) -> dict[str, dict[str, float]]:         # score -> damage_auroc, damage_pixel_auroc, damage_pixel_ap, damage_aupro, all in [0, 1]
+) -> dict[str, dict[str, float]]:         # score -> damage_auroc and damage_pixel_auroc, _pixel_ap, _aupro, in [0, 1]
     "The metrics of scores on synthetic damage that nothing was trained on."
     texts = [detector.settings.score] if scores is None else list(scores)
-    wanted = {name for text in texts for name in parse_scores(text)}
-    if missing := wanted - set(detector.score_.weights):
-        raise ValueError(
-            f"validation_metrics: the detector was not calibrated for {sorted(missing)}; its score is {detector.settings.score!r}"
-        )
+    _check_calibrated(detector, texts)
     damaged, masks = damaged_copies(held_out, damage, seed, foreground)
     found = {text: [] for text in texts}
     for one, other in zip(detector.look(held_out), detector.look(damaged)):
         before, after = (detector.raw(seen) for seen in (one, other))
         for text in texts:
-            found[text].append([detector.judge(raw, text, without=before) for raw in (before, after)])
+            judged = [detector.judge(raw, text, without=before) for raw in (before, after)]
+            found[text].append(judged)
     return {text: _damage_metrics(pairs, masks) for text, pairs in found.items()}
 
 # %% ../nbs/api/82_validation.ipynb #23af47f0
@@ -99,7 +114,8 @@ def possible_scores(
 ) -> list[str]:
     "The candidates that this detector's network can give: a mark takes a network that marks."
     marks = {"marking": detector.model_.marks, "segmentation": detector.model_.head is not None}
-    return [text for text in candidates if all(marks.get(name, True) for name in parse_scores(text))]
+    is_given = lambda text: all(marks.get(name, True) for name in parse_scores(text))
+    return [text for text in candidates if is_given(text)]
 
 # %% ../nbs/api/82_validation.ipynb #94d656d9
 def choose_score(
