@@ -1,3 +1,3 @@
 """Find industrial defects without ever being shown one."""
 
-__version__ = "0.3.1"
+__version__ = "0.4.0"
