@@ -27,8 +27,9 @@ from tqdm.auto import tqdm
 
 from .anomaly_maps import Observation, decide, image_score
 from .architectures import Autoencoder, build_model
-from .calibration import robust_threshold
-from .data import Sample, hold_out, image_size, load_images, load_masks, restore_map, to_float
+from .calibration import Threshold, robust_threshold
+from .data import Sample, hold_out, image_size, load_images, load_masks, restore_map
+from .data import to_float
 from .device import mixed_precision, pick_device, pick_precision
 from .foreground import Foreground, fit_foreground
 from .losses import parse_loss
@@ -55,7 +56,8 @@ def observe(
     "Everything the network says about a batch; the encoder is asked twice."
     answer = model(image)
     reconstruction = answer.image.float()
-    return Observation(image, reconstruction, answer.features, model.encode(reconstruction), answer.logits, answer.decoded)
+    again = model.encode(reconstruction)
+    return Observation(image, reconstruction, answer.features, again, answer.logits, answer.decoded)
 
 # %% ../nbs/api/80_detector.ipynb #dc5c9bc4
 class Detector:
@@ -72,7 +74,9 @@ class Detector:
         if s.damage != "auto": parse_damage(s.damage, s.damage_probability)
         self.score_ = Score(s.score, s.sigma, per_pixel=s.per_pixel).to(self.device)
         if s.damage in ("", "none") and set(PROBABILITIES) & set(self.score_.weights):
-            raise ValueError("Detector: a network learns marking from damage alone; name some, or leave marking out of the score")
+            raise ValueError(
+                "Detector: a network learns marking from damage alone; name some, or leave marking out of the score"
+            )
         model = build_model(s.architecture, s.seed, **dict(s.architecture_options))
         self.model_ = model.to(self.device, memory_format=torch.channels_last).eval()
         self.threshold_, self.false_alarm_rate_, self.region_ = math.nan, math.nan, None
@@ -81,7 +85,8 @@ class Detector:
         "Whatever was given, as an array or tensor of the detector's size."
         size = tuple(self.settings.size)
         if isinstance(images, (str, Path, Sample)): images = [images]
-        if not isinstance(images, (np.ndarray, Tensor)): images = load_images(list(images), size, self.settings.resize)
+        if not isinstance(images, (np.ndarray, Tensor)):
+            images = load_images(list(images), size, self.settings.resize)
         if tuple(images.shape[-2:]) == size: return images
         raise ValueError(
             f"Detector: images must be {size[0]} x {size[1]} (height x width), "
@@ -94,7 +99,7 @@ class Detector:
         dtype = pick_precision(self.device, self.settings.precision)
         image = image.to(self.device).contiguous(memory_format=torch.channels_last)
         with mixed_precision(self.device, dtype):
-            return observe(self.model_, image)  # one context for both: it casts the encoder's weights once
+            return observe(self.model_, image)  # one context: the encoder's weights are cast once
 
     def look(self, images: np.ndarray | Tensor) -> Iterator[Observation]:
         "What the network says about each image, one at a time: no answer depends on its neighbours."
@@ -110,7 +115,7 @@ class Detector:
         self,
         raw: dict[str, Float[Tensor, "n h w"]],                    # of `Score.raw`
         text: str | None = None,                                   # a mixture of views; the detector's own by default
-        without: dict[str, Float[Tensor, "1 h w"]] | None = None,  # raw maps of a held-out image, which must not testify for itself
+        without: dict[str, Float[Tensor, "1 h w"]] | None = None,  # of a held-out image: it must not testify for itself
     ) -> tuple[Float[Tensor, "n h w"], Float[Tensor, "n"]]:        # maps and image scores
         "From raw maps to fused maps within the region of interest, and the images' scores."
         found = within(self.score_.combine(raw, text, without), self.region_)
@@ -131,6 +136,14 @@ def within(
     lowest = anomaly_map.masked_fill(~region, torch.inf).amin((1, 2), keepdim=True)
     return torch.where(region, anomaly_map, lowest)
 
+# %% ../nbs/api/80_detector.ipynb #7f863c98
+def _damage_like(mixture: str, images: Shaped[np.ndarray, "n h w"]) -> str:
+    "Damage as sharp as these images."
+    some = images[::-(-len(images) // 64)]
+    low, high = matched_blur(to_float(some)[:, 0])
+    sharpness = f", blur={low:g}:{high:g}" if high else ""
+    return f"{mixture}; probability=0.6, times=2{sharpness}"
+
 # %% ../nbs/api/80_detector.ipynb #f9211ad9
 def read_off(
     settings: DetectorSettings,          # with damage, flips or crop "auto"
@@ -144,10 +157,7 @@ def read_off(
     same_place = found.alignment > 0.6
     if settings.damage == "auto":
         filling = "parts + surfaces" if same_place else "surfaces"
-        mixture = "parts" if found.kind == "object" else filling
-        low, high = matched_blur(to_float(images[::-(-len(images) // 64)])[:, 0])
-        sharpness = f", blur={low:g}:{high:g}" if high else ""
-        changes["damage"] = f"{mixture}; probability=0.6, times=2{sharpness}"
+        changes["damage"] = _damage_like("parts" if found.kind == "object" else filling, images)
     if settings.flips == "auto":
         changes["flips"] = "" if found.kind == "object" or same_place else "hv"
     if settings.crop == "auto":
@@ -168,6 +178,18 @@ def check_differing(
         "give pictures of different parts"
     )
 
+# %% ../nbs/api/80_detector.ipynb #e57271ee
+@patch
+def set_threshold(
+    self: Detector,
+    found: Threshold,  # of `robust_threshold`
+) -> Detector:
+    "Take a threshold, with what it rests on."
+    self.threshold_, self.false_alarm_rate_ = found.value, found.false_alarm_rate
+    self.set_by_ = found.set_by  # held-out images that set it
+    self.alone_ = found.alone    # those that stand alone: times the median
+    return self
+
 # %% ../nbs/api/80_detector.ipynb #63306493
 @patch
 def calibrate(
@@ -182,7 +204,8 @@ def calibrate(
     s = self.settings
     self.score_ = Score(s.score, s.sigma, per_pixel=s.per_pixel).to(self.device)
     for start in range(0, min(len(training), most), 16):
-        self.score_.fit_batch(self.observe(as_float(training[start:min(start + 16, most)])))
+        group = training[start:min(start + 16, most)]
+        self.score_.fit_batch(self.observe(as_float(group)))
     raws = []
     for seen in self.look(held_out):
         self.score_.calibrate(seen)
@@ -190,10 +213,7 @@ def calibrate(
     self.score_.settle(raws, s.top_k)
     scores = [self.judge(raw, without=raw)[1] for raw in raws]
     self.held_out_scores_ = torch.cat(scores).cpu()
-    found = robust_threshold(self.held_out_scores_, s.false_alarm_rate)
-    self.threshold_, self.false_alarm_rate_ = found.value, found.false_alarm_rate
-    self.set_by_, self.alone_ = found.set_by, found.alone  # held-out images that set it; that stand alone: times the median
-    return self
+    return self.set_threshold(robust_threshold(self.held_out_scores_, s.false_alarm_rate))
 
 # %% ../nbs/api/80_detector.ipynb #ce6dd51c
 @patch
@@ -217,16 +237,28 @@ def goes_on(
     if "seconds" in begun["identity"]: return settings, seconds
     return settings.changed(steps=begun["settings"]["steps"]), None
 
+# %% ../nbs/api/80_detector.ipynb #5ca60dd0
+@patch
+def training_data(
+    self: Detector,
+    images: Shaped[np.ndarray, "n h w"],         # normal
+    settings: DetectorSettings,                  # with nothing left open
+    region: Bool[np.ndarray, "h w"] | None = None,
+) -> TrainingData:
+    "Images, damage, and where it may fall."
+    damage = parse_damage(settings.damage, settings.damage_probability)
+    return TrainingData(images, damage if damage.terms else None, self.part(images), region)
+
 # %% ../nbs/api/80_detector.ipynb #835f56e1
 @patch
 def fit(
     self: Detector,
     images: np.ndarray | Sequence,                  # normal images only: (n, h, w) of 8 or 16 bit, paths or samples
     region: Bool[np.ndarray, "h w"] | None = None,  # of interest; damage, loss, threshold and scores keep to it
-    seconds: float | None = None,                   # train for so long instead of `steps`; the settings keep the steps made
-    checkpoint: Path | None = None,                 # file that an interrupted training goes on from, and that keeps its state
+    seconds: float | None = None,                   # train for so long instead of `steps`
+    checkpoint: Path | None = None,                 # file that an interrupted training goes on from
     progress: bool = True,                          # show a bar
-    threads: int | str | None = "auto",             # on a CPU: a number, for the same weights again; None: PyTorch's own; "auto" measures
+    threads: int | str | None = "auto",             # on a CPU; a number gives equal weights again, "auto" measures
 ) -> Detector:                                      # itself, fitted
     "Hold images out, train on the rest, calibrate on those held out."
     if seconds is not None and not 0 < seconds < math.inf:
@@ -238,13 +270,10 @@ def fit(
     self.foreground_ = fit_foreground(training, s.foreground)
     s = read_off(s, training, self.foreground_)
     if seconds is not None: s, seconds = goes_on(s, seconds, checkpoint)
-    damage = parse_damage(s.damage, s.damage_probability)
-    data = TrainingData(training, damage if damage.terms else None, self.part(training), region)
+    data = self.training_data(training, s, region)
     with ThreadChoice(threads if self.device.type == "cpu" else None) as choice:
-        self.history_ = train(
-            self.model_, data, parse_loss(s.loss), s, str(self.device), checkpoint,
-            progress=progress, seconds=seconds, threads=choice,
-        )
+        how = {"progress": progress, "seconds": seconds, "threads": choice}
+        self.history_ = train(self.model_, data, parse_loss(s.loss), s, str(self.device), checkpoint, **how)
         self.settings = s.changed(steps=self.history_[-1]["step"])
         return self.calibrate(training, images[self.held_out_])
 
@@ -263,26 +292,39 @@ def spread(
                 waiting.append(pool.submit(work, item))
                 if len(waiting) > cores: yield waiting.popleft().result()
             while waiting: yield waiting.popleft().result()
-    finally: torch.set_num_threads(before)  # a worker's setting is also the default of threads to come
+    finally:
+        torch.set_num_threads(before)  # a worker's setting is also the default of threads to come
 
 # %% ../nbs/api/80_detector.ipynb #e2f211eb
+@patch
+def predict_batch(
+    self: Detector,
+    images: np.ndarray | Tensor | Sequence,
+    batch: int,                    # size at which the network is asked
+) -> list[Prediction]:             # one image each
+    "Predictions for at most a batch of images, at one batch size: the same kernels, the same rounding."
+    chunk = as_float(self.images(images))  # files are read here, when their turn comes
+    filled = torch.cat((chunk, chunk[-1:].expand(batch - len(chunk), -1, -1, -1)))
+    seen = self.observe(filled)
+    found, scores = (answer.cpu() for answer in self.judge(self.raw(seen)))
+    answers = found, scores, decide(scores, self.threshold_), seen.reconstruction.cpu()
+    rows = [slice(row, row + 1) for row in range(len(chunk))]
+    return [Prediction(*(answer[row] for answer in answers)) for row in rows]
+
+# %% ../nbs/api/80_detector.ipynb #02441a85
 @patch
 def stream(
     self: Detector,
     images: np.ndarray | Tensor | Sequence,
 ) -> Iterator[Prediction]:             # one image each
     "Predictions one at a time, so that memory does not grow with the images."
-    if math.isnan(self.threshold_): raise RuntimeError("Detector: not fitted; call fit with good images, or load a fitted one")
+    if math.isnan(self.threshold_):
+        raise RuntimeError("Detector: not fitted; call fit with normal images, or load a fitted one")
     if isinstance(images, (str, Path, Sample)): images = [images]
+    on_cpu = self.device.type == "cpu"
     batch = 16 if self.device.type == "cuda" else 1
-    def look(start):
-        chunk = as_float(self.images(images[start:start + batch]))  # files are read here, when their turn comes
-        filled = torch.cat((chunk, chunk[-1:].expand(batch - len(chunk), -1, -1, -1)))  # always one batch size: the same kernels, the same rounding
-        seen = self.observe(filled)
-        found, scores = (answer.cpu() for answer in self.judge(self.raw(seen)))
-        answers = found, scores, decide(scores, self.threshold_), seen.reconstruction.cpu()
-        return [Prediction(*(answer[row:row + 1] for answer in answers)) for row in range(len(chunk))]
-    cores = torch.get_num_threads() if self.device.type == "cpu" and len(images) > 1 else 1
+    cores = torch.get_num_threads() if on_cpu and len(images) > 1 else 1
+    look = lambda start: self.predict_batch(images[start:start + batch], batch)
     for rows in spread(look, range(0, len(images), batch), cores): yield from rows
 
 # %% ../nbs/api/80_detector.ipynb #eb47d22a
@@ -373,6 +415,18 @@ def cut_to_region(
     window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     return anomaly_map[window], (mask & region)[window]
 
+# %% ../nbs/api/80_detector.ipynb #d9ab9360
+def _at_mask(
+    anomaly_map: Float[np.ndarray, "h w"],       # at the detector's size
+    mask: Bool[np.ndarray, "a b"],
+    region: Float[np.ndarray, "h w"] | None,     # of interest, at the detector's size
+    resize: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    "Map and mask at the mask's resolution, in the rectangle around the region."
+    restored = restore_map(anomaly_map, mask.shape, resize)
+    if region is None: return restored, mask
+    return cut_to_region(restored, mask, restore_map(region, mask.shape, resize) > 0.5)
+
 # %% ../nbs/api/80_detector.ipynb #2afe77fa
 def evaluate_detector(
     detector: Detector,
@@ -380,13 +434,19 @@ def evaluate_detector(
     bootstrap: int = 1000,       # test sets drawn for the intervals; 0 for none
 ) -> Evaluation:
     "All figures of a detector on labelled samples, at the resolution of their masks."
-    resize, region = detector.settings.resize, None if detector.region_ is None else detector.region_.float().cpu().numpy()
-    marked = all(sample.mask for sample in samples if sample.label)  # without masks there are image figures only
-    masks = load_masks(samples) if marked else [np.zeros(image_size(sample.path), bool) for sample in samples]
+    region = None if detector.region_ is None else detector.region_.float().cpu().numpy()
+    marked = all(sample.mask for sample in samples if sample.label)  # without masks: image metrics only
+    empty = lambda sample: np.zeros(image_size(sample.path), bool)
+    masks = load_masks(samples) if marked else [empty(sample) for sample in samples]
     maps, scores = [], []
     for number, found in enumerate(detector.stream(samples)):
-        maps.append(restore_map(found.anomaly_map[0].numpy(), masks[number].shape, resize))
+        anomaly_map, mask = _at_mask(found.anomaly_map[0].numpy(), masks[number], region, detector.settings.resize)
+        maps.append(anomaly_map)
+        masks[number] = mask
         scores.append(found.anomaly_score.item())
-        if region is not None: maps[-1], masks[number] = cut_to_region(maps[-1], masks[number], restore_map(region, masks[number].shape, resize) > 0.5)
-    defects = [sample.defect if region is None or not marked or mask.any() else "good" for sample, mask in zip(samples, masks)]
-    return evaluate(maps, masks if marked else None, [defect != "good" for defect in defects], defects, np.array(scores), [s.path.name for s in samples], bootstrap=bootstrap)
+    counts = lambda sample, mask: region is None or not marked or mask.any()
+    defects = [sample.defect if counts(sample, mask) else "good" for sample, mask in zip(samples, masks)]
+    labels = [defect != "good" for defect in defects]
+    names = [sample.path.name for sample in samples]
+    truth = masks if marked else None
+    return evaluate(maps, truth, labels, defects, np.array(scores), names, bootstrap=bootstrap)

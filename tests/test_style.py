@@ -31,7 +31,7 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "70_metrics": (61, 5),
     "72_shortcuts": (12, 1),
     "74_streaming": (20, 2),
-    "80_detector": (27, 6),
+    "80_detector": (9, 3),
     "81_export": (11, 1),
     "84_results": (32, 4),
     "86_run": (3, 2),
