@@ -27,8 +27,6 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "60_latent": (11, 1),
     "65_calibration": (12, 0),
     "67_scores": (8, 0),
-    "68_ranking": (28, 5),
-    "70_metrics": (61, 5),
     "72_shortcuts": (12, 1),
     "74_streaming": (20, 2),
     "80_detector": (9, 3),
