@@ -12,9 +12,11 @@ import sys
 # %% ../nbs/api/00_arrays.ipynb #a00a0005
 class LazyModule:
     "A module that is loaded when it is first asked for something."
-    def __init__(self, name: str): self.name = name
+    def __init__(self, name: str):
+        self.name = name
 
-    def __getattr__(self, attribute: str): return getattr(importlib.import_module(self.name), attribute)
+    def __getattr__(self, attribute: str):
+        return getattr(importlib.import_module(self.name), attribute)
 
 # %% ../nbs/api/00_arrays.ipynb #a00a0007
 torch = LazyModule("torch")

@@ -15,18 +15,19 @@ from jaxtyping import Bool, Float
 
 # %% ../nbs/api/72_shortcuts.ipynb #c7e000f4
 def sharpness(
-    image: Float[np.ndarray, 'h w'],  # grey levels
+    image: Float[np.ndarray, "h w"],  # grey levels
 ) -> float:  # 0 for a flat image; higher is sharper
     "Mean absolute difference between neighbouring pixels."
-    return float(np.mean([np.abs(np.diff(image, axis=axis)).mean() if image.shape[axis] > 1 else 0. for axis in (0, 1)]))
+    along = lambda axis: np.abs(np.diff(image, axis=axis)).mean() if image.shape[axis] > 1 else 0.
+    return float(np.mean([along(0), along(1)]))
 
 # %% ../nbs/api/72_shortcuts.ipynb #1a2fb68e
 STATISTICS = {
-    'mean grey level': lambda image: float(image.mean()),
-    'spread of grey levels': lambda image: float(image.std()),
-    'darkest value': lambda image: float(image.min()),
-    'brightest value': lambda image: float(image.max()),
-    'sharpness': sharpness,
+    "mean grey level": lambda image: float(image.mean()),
+    "spread of grey levels": lambda image: float(image.std()),
+    "darkest value": lambda image: float(image.min()),
+    "brightest value": lambda image: float(image.max()),
+    "sharpness": sharpness,
 }
 
 # %% ../nbs/api/72_shortcuts.ipynb #c10c0031
@@ -34,26 +35,30 @@ def as_array(
     values: Iterable,  # numbers in an array, a tensor or a list
 ) -> np.ndarray:
     "The numbers as an array; a tensor comes to the CPU."
-    if hasattr(values, 'detach'): values = values.detach().cpu()
+    if hasattr(values, "detach"): values = values.detach().cpu()
     return np.asarray(values)
 
 # %% ../nbs/api/72_shortcuts.ipynb #c10c0033
 def read_labels(
     labels: Iterable,  # 0 normal, 1 anomalous
     caller: str,       # who asks, for the message
-) -> Bool[np.ndarray, 'n']:  # True where anomalous
+) -> Bool[np.ndarray, "n"]:  # True where anomalous
     "The labels as booleans; anything but 0 and 1 is an error."
     labels = as_array(labels).ravel()
     odd = np.flatnonzero((labels != 0) & (labels != 1))
-    if odd.size: raise ValueError(f"{caller}: labels must be 0 (normal) or 1 (anomalous), got {labels[odd[0]]} for image {odd[0]}")
+    if odd.size:
+        found = f"{labels[odd[0]]} for image {odd[0]}"
+        raise ValueError(f"{caller}: labels must be 0 (normal) or 1 (anomalous), got {found}")
     return labels.astype(bool)
 
 # %% ../nbs/api/72_shortcuts.ipynb #c10c0035
 def rank_auroc(
-    labels: Bool[np.ndarray, 'n'],  # True where anomalous; both classes are there
-    values: Float[np.ndarray, 'n'],
+    labels: Bool[np.ndarray, "n"],  # True where anomalous; both classes are there
+    values: Float[np.ndarray, "n"],
 ) -> float:  # in [0, 1]; 0.5 is chance
-    "Probability that an anomalous image has the higher value, ties counting half: from the mean ranks. Source: Mann and Whitney 1947."
+    """Probability that an anomalous image has the higher value, ties counting half.
+
+    From the mean ranks. Source: Mann and Whitney 1947."""
     _, level, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum() - (counts - 1) / 2)[level]
     anomalous = labels.sum()
@@ -64,33 +69,47 @@ def rank_auroc(
 def iterate_images(
     images: Iterable,  # (h, w) pictures of any sizes, or one array (n, h, w) or (n, 1, h, w); grey levels in any unit
     caller: str,  # who asks, for the message
-) -> Iterator[Float[np.ndarray, 'h w']]:  # float64
+) -> Iterator[Float[np.ndarray, "h w"]]:  # float64
     "Grey images, one by one, so that a memory map is never read whole."
     for number, image in enumerate(images):
         image = as_array(image)
         if image.ndim == 3 and image.shape[0] == 1: image = image[0]
-        if image.ndim != 2: raise ValueError(f"{caller}: images must be grey, (height, width) each, got {image.shape} for image {number}")
+        if image.ndim != 2:
+            found = f"{image.shape} for image {number}"
+            raise ValueError(f"{caller}: images must be grey, (height, width) each, got {found}")
         yield image.astype(np.float64)
 
 # %% ../nbs/api/72_shortcuts.ipynb #9383274a
 @dataclass(frozen=True)
 class Shortcuts:
     "What detectors that look at nothing but one plain statistic score on a test set."
-    image_auroc: dict[str, float]  # statistic -> AUROC in the better direction, at least 0.5; NaN where undefined
+    # statistic -> AUROC in the better direction, at least 0.5; NaN where undefined
+    image_auroc: dict[str, float]
 
     @property
     def strongest(self) -> str:
         "The statistic that separates best; empty where all are undefined."
         defined = {name: value for name, value in self.image_auroc.items() if value == value}
-        return max(defined, key=defined.get) if defined else ''
+        return max(defined, key=defined.get) if defined else ""
 
     @property
     def bar(self) -> float:
         "The figure that a detector has to beat."
-        return self.image_auroc.get(self.strongest, float('nan'))
+        return self.image_auroc.get(self.strongest, float("nan"))
 
     def __str__(self) -> str:
-        return f'strongest shortcut: {self.strongest} alone gives image AUROC {self.bar:.3f}' if self.strongest else 'no shortcut: one class only'
+        if not self.strongest: return "no shortcut: one class only"
+        return f"strongest shortcut: {self.strongest} alone gives image AUROC {self.bar:.3f}"
+
+# %% ../nbs/api/72_shortcuts.ipynb #5d072c57
+def _measure(
+    images: Iterable,  # as of `iterate_images`
+    caller: str,       # who asks, for the message
+) -> dict[str, Float[np.ndarray, "n"]]:  # statistic -> its value in each image
+    "Every plain statistic of every image."
+    read_all = lambda image: [read(image) for read in STATISTICS.values()]
+    values = np.array([read_all(image) for image in iterate_images(images, caller)])
+    return dict(zip(STATISTICS, values.reshape(-1, len(STATISTICS)).T))
 
 # %% ../nbs/api/72_shortcuts.ipynb #03041990
 def shortcut_auroc(
@@ -98,29 +117,37 @@ def shortcut_auroc(
     labels: Iterable,  # 0 normal, 1 anomalous
 ) -> Shortcuts:  # AUROC of each statistic, and the strongest
     "Image AUROC of each plain statistic: the bar that a detector must clear."
-    values = np.array([[read(image) for read in STATISTICS.values()] for image in iterate_images(images, 'shortcut_auroc')]).reshape(-1, len(STATISTICS))
-    labels = read_labels(labels, 'shortcut_auroc')
-    if len(values) != labels.size: raise ValueError(f"shortcut_auroc: one label an image is needed, got {labels.size} labels and {len(values)} images")
-    if labels.all() or not labels.any(): return Shortcuts(dict.fromkeys(STATISTICS, float('nan')))
-    darkest, brightest = list(STATISTICS).index('darkest value'), list(STATISTICS).index('brightest value')
-    grain = 1e-4 * (values[:, brightest].max() - values[:, darkest].min())
-    areas = {name: rank_auroc(labels, np.round(column / grain) if grain else column) for name, column in zip(STATISTICS, values.T)}
-    return Shortcuts({name: max(area, 1 - area) for name, area in areas.items()})
+    values = _measure(images, "shortcut_auroc")
+    labels, brightest = read_labels(labels, "shortcut_auroc"), values["brightest value"]
+    if brightest.size != labels.size:
+        found = f"{labels.size} labels and {brightest.size} images"
+        raise ValueError(f"shortcut_auroc: one label an image is needed, got {found}")
+    if labels.all() or not labels.any(): return Shortcuts(dict.fromkeys(STATISTICS, float("nan")))
+    # differences below it are rounding, and count as ties
+    grain = 1e-4 * (brightest.max() - values["darkest value"].min())
+    areas = {}
+    for name, column in values.items():
+        area = rank_auroc(labels, np.round(column / grain) if grain else column)
+        areas[name] = max(area, 1 - area)
+    return Shortcuts(areas)
 
 # %% ../nbs/api/72_shortcuts.ipynb #92de5782
 def normalise_photometry(
     images: Iterable,  # (h, w) pictures of any sizes, or one array (n, h, w) or (n, 1, h, w); grey levels in any unit
     mean: float = 0.5,  # grey level of the result, in (0, 1)
     spread: float = 0.15,  # standard deviation of the result, in (0, 0.5)
-) -> list[Float[np.ndarray, '_ _']]:  # float32 in [0, 1], one an image
-    "Every image with the same mean and spread of grey levels, as nearly as clipping to [0, 1] allows. For control experiments only."
+) -> list[Float[np.ndarray, "_ _"]]:  # float32 in [0, 1], one an image
+    """Every image with the same mean and spread of grey levels, as nearly as clipping to [0, 1] allows.
+
+    For control experiments only."""
     if not 0 < mean < 1: raise ValueError(f"normalise_photometry: mean must lie in (0, 1), got {mean}")
     if not 0 < spread < 0.5: raise ValueError(f"normalise_photometry: spread must lie in (0, 0.5), got {spread}")
     results = []
-    for image in iterate_images(images, 'normalise_photometry'):
+    for image in iterate_images(images, "normalise_photometry"):
         flat = image.std() <= 1e-6 * max(1., abs(image.mean()))
         for _ in range(1 if flat else 50):
-            image = np.clip(mean + (image - image.mean()) * (0. if flat else spread / image.std()), 0, 1)
+            gain = 0. if flat else spread / image.std()
+            image = np.clip(mean + (image - image.mean()) * gain, 0, 1)
             if abs(image.mean() - mean) < 1e-7 and abs(image.std() - spread) < 1e-7: break
         results.append(image.astype(np.float32))
     return results

@@ -7,7 +7,7 @@ __all__ = ['count_bins', 'bin_floors', 'bound_errors', 'bound_pro', 'BinCounts',
            'StreamingEvaluation']
 
 # %% ../nbs/api/74_streaming.ipynb #f1609d96
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,28 +15,48 @@ import pandas as pd
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from .metrics import (
-    PIXEL_FIGURES, SIZE_EDGES, Evaluation, Scope, check_pictures, describe_images, read_intervals, read_scopes, scopes_of)
-from .ranking import Arrays, Ranking, average_precision, best_f1, find_regions, ordered_bits, to_array
+from recon_ad.metrics import (
+    PIXEL_FIGURES, SIZE_EDGES, Evaluation, Scope, check_pictures, describe_images, read_intervals,
+    read_scopes, scopes_of,
+)
+from recon_ad.ranking import (
+    Arrays, Ranking, average_precision, best_f1, find_regions, ordered_bits, to_array,
+)
 
 # %% ../nbs/api/74_streaming.ipynb #2a3e8611
 def count_bins(
-    scores: Float[np.ndarray, 's'],  # finite
+    scores: Float[np.ndarray, "s"],  # finite
     bits: int,  # leading bits of a score that tell bins apart
-    weights: Float[np.ndarray, 's'] | None = None,  # summed instead of counted
-) -> Integer[np.ndarray, 'b'] | Float[np.ndarray, 'b']:  # 2**bits bins, ascending
+    weights: Float[np.ndarray, "s"] | None = None,  # summed instead of counted
+) -> Integer[np.ndarray, "b"] | Float[np.ndarray, "b"]:  # 2**bits bins, ascending
     "How many scores fall into each bin."
     return np.bincount(ordered_bits(scores) >> np.uint32(32 - bits), weights, minlength=2**bits)
 
 # %% ../nbs/api/74_streaming.ipynb #6e5f3c02
 def bin_floors(
-    bins: Integer[np.ndarray, 'b'],  # numbers of bins
+    bins: Integer[np.ndarray, "b"],  # numbers of bins
     bits: int,  # leading bits of a score that tell bins apart
-) -> Float[np.ndarray, 'b']:  # -inf where the bin reaches down to it
+) -> Float[np.ndarray, "b"]:  # -inf where the bin reaches down to it
     "The lowest score of each bin."
     low = bins.astype(np.uint32) << np.uint32(32 - bits)
-    floors = np.where(low >> np.uint32(31), low ^ np.uint32(1 << 31), ~low).astype(np.uint32).view(np.float32)
+    is_positive = low >> np.uint32(31)
+    pattern = np.where(is_positive, low ^ np.uint32(1 << 31), ~low).astype(np.uint32)
+    floors = pattern.view(np.float32)
     return np.where(np.isnan(floors), np.float32(-np.inf), floors)
+
+# %% ../nbs/api/74_streaming.ipynb #884ea4c8
+def _bound_ap(
+    anomalous: Float[np.ndarray, "b"],  # pixels in each bin, highest bin first
+    normal: Float[np.ndarray, "b"],     # pixels in each bin, highest bin first
+    precision: float | np.floating,     # average precision of the binned pixels
+) -> float | np.floating:               # >= 0
+    "How far average precision can lie: with all anomalous pixels of each bin before its normal ones, or after them."
+    found, wrong = anomalous.cumsum(), normal.cumsum()
+    before, wrong_before = found - anomalous, wrong - normal
+    best = anomalous * found / np.maximum(found + wrong_before, 1)
+    start = np.maximum(before + wrong, 1)
+    worst = np.where(before + wrong > 0, anomalous - wrong * np.log1p(anomalous / start), anomalous)
+    return max(best.sum() / found[-1] - precision, precision - worst.sum() / found[-1])
 
 # %% ../nbs/api/74_streaming.ipynb #33e83c79
 def bound_errors(
@@ -45,18 +65,15 @@ def bound_errors(
     "How far each figure of binned pixels can lie from the exact one."
     anomalous, normal = ranking.anomalous.astype(np.float64), ranking.normal.astype(np.float64)
     found, wrong = anomalous.cumsum(), normal.cumsum()
-    if not (found.size and found[-1] and wrong[-1]): return dict.fromkeys(PIXEL_FIGURES, float('nan'))
-    before, wrong_before = found - anomalous, wrong - normal
-    best = anomalous * found / np.maximum(found + wrong_before, 1)
-    start = np.maximum(before + wrong, 1)
-    worst = np.where(before + wrong > 0, anomalous - wrong * np.log1p(anomalous / start), anomalous)
-    precision, f1 = average_precision(ranking), best_f1(ranking)
+    if not (found.size and found[-1] and wrong[-1]):
+        return dict.fromkeys(PIXEL_FIGURES, float("nan"))
+    best_f1s = 2 * found / (found + (wrong - normal) + found[-1])
     bounds = {
-        'pixel_auroc': (anomalous * normal).sum() / (2 * found[-1] * wrong[-1]),
-        'pixel_ap': max(best.sum() / found[-1] - precision, precision - worst.sum() / found[-1]),
-        'pixel_f1_max': (2 * found / (found + wrong_before + found[-1])).max() - f1,
-        'aupro': bound_pro(ranking, 0.3),
-        'aupro_05': bound_pro(ranking, 0.05),
+        "pixel_auroc": (anomalous * normal).sum() / (2 * found[-1] * wrong[-1]),
+        "pixel_ap": _bound_ap(anomalous, normal, average_precision(ranking)),
+        "pixel_f1_max": best_f1s.max() - best_f1(ranking),
+        "aupro": bound_pro(ranking, 0.3),
+        "aupro_05": bound_pro(ranking, 0.05),
     }
     return {figure: float(bound) + 1e-12 for figure, bound in bounds.items()}
 
@@ -66,14 +83,17 @@ def bound_pro(
     fpr_limit: float,  # share of normal pixels up to which the curve counts
 ) -> float:  # >= 0
     "How far AU-PRO of binned pixels can lie from the exact one."
-    right, step = ranking.normal.cumsum() / ranking.normal.sum(), ranking.overlap / ranking.overlap.sum()
+    right = ranking.normal.cumsum() / ranking.normal.sum()
     left = np.append(0., right[:-1])
+    step = ranking.overlap / ranking.overlap.sum()
     boxes = np.clip(np.minimum(right, fpr_limit) - left, 0, None) * step
     return float(np.where(right <= fpr_limit, boxes / 2, boxes).sum() / fpr_limit)
 
 # %% ../nbs/api/74_streaming.ipynb #5e5800e5
 class BinCounts:
-    "The pixels of all images so far, counted in bins: normal ones by kind, anomalous ones by kind (text) and by size bucket (number)."
+    """The pixels of all images so far, counted in bins.
+
+    Normal ones are counted by kind, anomalous ones by kind (text) and by size bucket (number)."""
 
     def __init__(
         self,
@@ -85,23 +105,40 @@ class BinCounts:
 
     def add(
         self,
-        values: Float[np.ndarray, 'h w'],  # a finite map
-        mask: Bool[np.ndarray, 'h w'],  # True where anomalous
+        values: Float[np.ndarray, "h w"],  # a finite map
+        mask: Bool[np.ndarray, "h w"],  # True where anomalous
         kind: str,  # of the image
     ) -> int:  # size bucket of the largest region, -1 without
         "Count one image."
         place, region, areas = find_regions(mask)
-        bucket = np.searchsorted(np.asarray(self.size_edges, np.float64), areas / mask.size, side='right')
-        scores, share = values.ravel()[place], (1 / areas)[region]
-        self._sum(self.normal, kind, count_bins(values.ravel(), self.bits) - count_bins(scores, self.bits))
-        for key in ([kind] if areas.size else []) + np.unique(bucket).tolist():
-            chosen = np.ones(areas.size, bool) if key == kind else bucket == key
-            self._sum(self.anomalous, key, count_bins(scores[chosen[region]], self.bits))
-            self._sum(self.overlap, key, count_bins(scores[chosen[region]], self.bits, share[chosen[region]]))
-            self._sum(self.regions, key, int(chosen.sum()))
+        edges = np.asarray(self.size_edges, np.float64)
+        bucket = np.searchsorted(edges, areas / mask.size, side="right")
+        pixels = values.ravel()
+        scores, share = pixels[place], (1 / areas)[region]
+        normal = count_bins(pixels, self.bits) - count_bins(scores, self.bits)
+        self._sum(self.normal, kind, normal)
+        if areas.size: self._add_anomalous(kind, scores, share, areas.size)
+        for key in np.unique(bucket).tolist():
+            chosen = bucket == key
+            here = chosen[region]
+            self._add_anomalous(key, scores[here], share[here], int(chosen.sum()))
         return int(bucket.max(initial=-1))
 
-    def _sum(self, table, key, counts): table[key] = table[key] + counts if key in table else counts
+    def _add_anomalous(self, key, scores, share, regions):
+        self._sum(self.anomalous, key, count_bins(scores, self.bits))
+        self._sum(self.overlap, key, count_bins(scores, self.bits, share))
+        self._sum(self.regions, key, regions)
+
+    def _sum(self, table, key, counts):
+        table[key] = table[key] + counts if key in table else counts
+
+# %% ../nbs/api/74_streaming.ipynb #93882ee8
+def _belongs_to(
+    scope: Scope,   # the part to judge
+) -> Callable:      # takes a key of `BinCounts.anomalous`
+    "Whether anomalous pixels that are counted under a key belong to a part of the test set."
+    if scope.size is not None: return lambda key: key == scope.size
+    return lambda key: isinstance(key, str) and scope.kind in (None, key)
 
 # %% ../nbs/api/74_streaming.ipynb #a89bf190
 def read_bins(
@@ -109,15 +146,16 @@ def read_bins(
     scope: Scope,  # the part to judge
 ) -> tuple[Ranking, int]:  # with bins for levels; number of regions
     "The ranking of a part of the test set."
-    is_part = (lambda key: key == scope.size) if scope.size is not None else (lambda key: isinstance(key, str) and scope.kind in (None, key))
-    keys = [key for key in counts.anomalous if is_part(key)]
-    kinds = [kind for kind in counts.normal if scope.kind is None or kind in ('good', scope.kind)]
+    keys = list(filter(_belongs_to(scope), counts.anomalous))
+    kinds = [kind for kind in counts.normal if scope.kind is None or kind in ("good", scope.kind)]
     nothing = np.zeros(2**counts.bits, np.int64)
-    anomalous, overlap = (sum((part[key] for key in keys), nothing) for part in (counts.anomalous, counts.overlap))
-    normal = sum((counts.normal[kind] for kind in kinds), nothing)
+    add_up = lambda table, chosen: sum((table[key] for key in chosen), nothing)
+    anomalous, overlap = add_up(counts.anomalous, keys), add_up(counts.overlap, keys)
+    normal = add_up(counts.normal, kinds)
     filled = np.flatnonzero(anomalous + normal)[::-1]
-    ranking = Ranking(bin_floors(filled, counts.bits), anomalous[filled], normal[filled], overlap[filled].astype(np.float64))
-    return ranking, sum(counts.regions[key] for key in keys)
+    floors, shares = bin_floors(filled, counts.bits), overlap[filled].astype(np.float64)
+    regions = sum(counts.regions[key] for key in keys)
+    return Ranking(floors, anomalous[filled], normal[filled], shares), regions
 
 # %% ../nbs/api/74_streaming.ipynb #41dad13d
 def evaluate_bins(
@@ -130,20 +168,23 @@ def evaluate_bins(
 
     def read_pixels_of(scope):
         ranking, regions = read_bins(counts, scope)
-        prefix = '' if scope.table == 'all' else f'{scope.name}/'
+        prefix = "" if scope.table == "all" else f"{scope.name}/"
         bounds.update({prefix + figure: bound for figure, bound in bound_errors(ranking).items()})
         return ranking, regions
 
-    result = read_scopes(scopes_of(images, np.array(largest, int), counts.size_edges), images, read_pixels_of)
-    return replace(result, error_bounds={figure: bound for figure, bound in bounds.items() if bound == bound and figure not in result.reasons})
+    scopes = scopes_of(images, np.array(largest, int), counts.size_edges)
+    result = read_scopes(scopes, images, read_pixels_of)
+    undefined = {figure for figure, bound in bounds.items() if bound != bound} | set(result.reasons)
+    defined = {figure: bound for figure, bound in bounds.items() if figure not in undefined}
+    return replace(result, error_bounds=defined)
 
 # %% ../nbs/api/74_streaming.ipynb #5f5efbe3
 class StreamingEvaluation:
-    "All figures of a test run, image by image, in constant memory, each with a bound on its error (see `bound_errors`)."
+    "All figures of a test run, image by image, in constant memory, each with a bound on its error."
 
     def __init__(
         self,
-        bits: int = 18,  # 2**bits bins of 24 bytes for each kind of defect; two more bits make the bounds about 4 times tighter
+        bits: int = 18,  # 2**bits bins of 24 bytes for each kind of defect; two more make bounds about 4 times tighter
         size_edges: Sequence[float] = SIZE_EDGES,  # where size buckets meet, as shares of the image area
     ):
         if not 10 <= bits <= 24: raise ValueError(f"StreamingEvaluation: bits must lie in 10..24, got {bits}")
@@ -159,9 +200,12 @@ class StreamingEvaluation:
         name: str | None = None,  # for messages; the number by default
     ) -> None:
         "Count one image and forget it."
-        name, values = str(len(self.rows)) if name is None else name, to_array(anomaly_map)
-        (mask,), (values,) = check_pictures([np.zeros(values.shape, bool) if mask is None else mask], [values], f'update with image {name}')
-        row = describe_images([values], [mask], [label], defect and [defect], None if image_score is None else [image_score], [name])
+        name = str(len(self.rows)) if name is None else name
+        values = to_array(anomaly_map)
+        if mask is None: mask = np.zeros(values.shape, bool)
+        (mask,), (values,) = check_pictures([mask], [values], f"update with image {name}")
+        scores = None if image_score is None else [image_score]
+        row = describe_images([values], [mask], [label], defect and [defect], scores, [name])
         self.largest.append(-1 if row.problem[0] else self.counts.add(values, mask, row.defect[0]))
         self.rows.append(row)
 
@@ -171,6 +215,8 @@ class StreamingEvaluation:
         seed: int = 0,  # of the draws
     ) -> Evaluation:  # as `evaluate` gives it, with `error_bounds`
         "The figures of all images so far; more may follow."
-        images = pd.concat(self.rows, ignore_index=True) if self.rows else describe_images([], [], [])
+        rows = self.rows or [describe_images([], [], [])]
+        images = pd.concat(rows, ignore_index=True)
         result = evaluate_bins(self.counts, images, self.largest)
-        return replace(result, intervals=read_intervals(result, None, [], bootstrap, seed) if bootstrap else {})
+        if not bootstrap: return replace(result, intervals={})
+        return replace(result, intervals=read_intervals(result, None, [], bootstrap, seed))

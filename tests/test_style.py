@@ -16,7 +16,6 @@ ROOMS = sorted((ROOT / "nbs" / "api").glob("*.ipynb"))
 NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 FIGURE_LIMIT, NOTEBOOK_LIMIT = 200_000, 1_500_000  # bytes
 STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text), functions over 250 nodes
-    "00_arrays": (1, 0),
     "00_data": (76, 6),
     "03_strips": (48, 9),
     "08_foreground": (22, 3),
@@ -27,8 +26,7 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "60_latent": (11, 1),
     "65_calibration": (12, 0),
     "67_scores": (8, 0),
-    "72_shortcuts": (12, 1),
-    "74_streaming": (20, 2),
+    "68_ranking": (0, 1),
     "80_detector": (9, 3),
     "81_export": (11, 1),
     "84_results": (32, 4),
