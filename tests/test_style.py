@@ -43,7 +43,6 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "85_experiment": (70, 8),
     "86_study": (13, 1),
     "87_sweep": (16, 1),
-    "95_explore": (10, 4),
     "99_cli": (54, 6),
 }
 
