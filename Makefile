@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test docs lab phases clean
+.PHONY: help demo test docs browser lab phases clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -42,6 +42,13 @@ test: $(STAMP)  ## check that the package equals its notebooks, run the notebook
 docs: $(STAMP)  ## build the README and the site in _docs
 	$(TIMED) python tools/docs.py readme
 	$(TIMED) python tools/docs.py site
+
+browser: $(STAMP)  ## try the built site and the explorers in Chromium, where it is installed
+	@if ! { command -v chromium || command -v google-chrome; } >/dev/null || ! command -v chromedriver >/dev/null; then \
+	echo "make browser: skipped, no Chromium with chromedriver on PATH; Debian: apt-get install chromium chromium-driver"; exit 0; fi; \
+	python -c 'import selenium' 2>/dev/null || python -m pip install --quiet -c constraints.txt -e '.[browser]' || exit 1; \
+	[ -f _docs/index.html ] || python tools/docs.py site || exit 1; \
+	pytest tests/browser.py -s --durations=5
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	jupyter lab nbs

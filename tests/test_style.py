@@ -34,7 +34,6 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "87_engines": (19, 4),
     "88_study": (13, 1),
     "89_sweep": (16, 1),
-    "95_explore": (10, 4),
     "99_cli": (47, 6),
 }
 

@@ -28,7 +28,7 @@ PICTURES = "README_files"
 NOTE = "<!-- Made from nbs/index.ipynb by `make docs`; edit that. -->\n\n"
 
 # The sidebar: a section, and the notebooks in it; those of the reference as the data flows, by their numbers.
-SECTIONS = (("How to", "guides/[!gr]*.ipynb"), ("Experiments", "phases/*.ipynb"), ("Results", "guides/results.ipynb"))
+SECTIONS = (("How to", "guides/[!dgr]*.ipynb"), ("Experiments", "phases/*.ipynb"), ("Results", "guides/results.ipynb"))
 ROOMS = (("Data", 0, 9), ("Damage", 10, 14), ("Training", 15, 49), ("Maps and scores", 50, 69), ("Metrics", 70, 79),
          ("Detector", 80, 83), ("Runs and tables", 84, 94), ("Explorers and commands", 95, 99))
 
@@ -114,7 +114,8 @@ def sidebar() -> dict:
         if rooms: reference.append({"section": name, "contents": entries(rooms)})
     contents.append({"section": "Reference", "contents": reference})
     contents += entries(NOTEBOOKS.glob("guides/glossary.ipynb"))
-    contents.append({"text": "Design", "href": "CONTRIBUTING.md"})
+    contents += entries(NOTEBOOKS.glob("guides/design.ipynb"))
+    contents.append({"text": "Contributing", "href": "CONTRIBUTING.md"})
     return {"website": {"sidebar": {"contents": contents}}}
 
 
@@ -156,7 +157,7 @@ def finish_page(path: Path, source: Path) -> None:
     if text := introduction(source): notebook.cells.insert(at, nbformat.v4.new_markdown_cell(text))
     for cell in notebook.cells:
         if cell.cell_type != "markdown": continue
-        cell.source = cell.source.replace("](../CONTRIBUTING.md)", "](CONTRIBUTING.md)")
+        cell.source = re.sub(r"\]\(((?:\.\./)?)\.\./CONTRIBUTING\.md\)", r"](\1CONTRIBUTING.md)", cell.source)
         cell.source = re.sub(r"(\]\((?:[\w./]*/)?)\d+[a-z]?_(\w+\.)(?:ipynb|html)", r"\1\2html", cell.source)
     path.with_name(page(path)).write_text(nbformat.writes(notebook), encoding="utf-8")
     if page(path) != path.name: path.unlink()
@@ -171,7 +172,9 @@ def stage() -> Path:
     os.environ["PYTHONWARNINGS"] = "ignore:Found cells containing imports"  # shown for unexported cells, where it does no harm
     staged = proc_nbs(NOTEBOOKS, force=True)
     for path in sorted(staged.rglob("*.ipynb")): finish_page(path, NOTEBOOKS / path.relative_to(staged))
-    shutil.copy(ROOT / "CONTRIBUTING.md", staged)
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    text = re.sub(r"\]\(nbs/([\w/]+)\.ipynb\)", r"](\1.html)", text)
+    (staged / "CONTRIBUTING.md").write_text(text, encoding="utf-8")
     return staged
 
 
