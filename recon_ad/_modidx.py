@@ -535,6 +535,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'recon_ad.run._leave_behind': ('api/run.html#_leave_behind', 'recon_ad/run.py'),
                               'recon_ad.run._train': ('api/run.html#_train', 'recon_ad/run.py'),
                               'recon_ad.run._worst': ('api/run.html#_worst', 'recon_ad/run.py'),
+                              'recon_ad.run.at_thresholds': ('api/run.html#at_thresholds', 'recon_ad/run.py'),
                               'recon_ad.run.every_view': ('api/run.html#every_view', 'recon_ad/run.py'),
                               'recon_ad.run.metrics_of': ('api/run.html#metrics_of', 'recon_ad/run.py'),
                               'recon_ad.run.raw_maps': ('api/run.html#raw_maps', 'recon_ad/run.py'),
