@@ -205,12 +205,14 @@ look();
 def turn(browser, control) -> None:
     "One step of a control by keyboard: away from the end that it stands at."
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].focus()", control)
-    if control.tag_name == "input": key = "psnr"
-    elif control.tag_name == "select": key = Keys.ARROW_DOWN
+    if control.tag_name == "input": keys = ["psnr"]
+    elif control.tag_name == "select": keys = [" ", Keys.ARROW_DOWN, Keys.ENTER]  # JupyterLab takes arrows for itself
     else:
         value, highest = (float(control.get_attribute(f"aria-value{name}")) for name in ("now", "max"))
-        key = Keys.ARROW_LEFT if value >= highest else Keys.ARROW_RIGHT
-    browser.switch_to.active_element.send_keys(key)
+        keys = 3 * [Keys.ARROW_LEFT if value >= highest else Keys.ARROW_RIGHT]
+    for key in keys:
+        browser.switch_to.active_element.send_keys(key)
+        if control.tag_name == "select": time.sleep(0.1)
 
 
 def test_each_control_of_each_explorer_turns_the_picture_by_keyboard(browser, lab):
