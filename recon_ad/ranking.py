@@ -116,7 +116,7 @@ def _area_until(
     limit: float,  # where the curve is cut
     right: Float[np.ndarray, "*n l"],  # rate at the end of each step, ascending to 1
     step: Float[np.ndarray, "*n l"],  # how far the curve rises in each step
-) -> Float[np.ndarray, "*n"]:  # in [0, limit]
+) -> Float[np.ndarray, "*n"] | np.float64:  # in [0, limit]
     "Area under a curve of straight steps, cut at a limit by linear interpolation."
     width = np.diff(right, axis=-1, prepend=0.)
     inside = np.clip(limit - (right - width), 0, width)  # the part of the step before the limit
@@ -283,9 +283,9 @@ def order_pixels(
 
 # %% ../nbs/api/68_ranking.ipynb #a0000003
 def _interleave(
-    gaps: np.ndarray | float,  # values of the gaps above the scores
+    gaps: np.ndarray | int | float,  # values of the gaps above the scores
     scores: Num[np.ndarray, "u"],  # values at the scores, the highest first
-    last: float,  # value below all scores
+    last: int | float,  # value below all scores
 ) -> Num[np.ndarray, "l"]:  # of the type of the values at the scores
     "Two levels for each score, and one last level."
     levels = np.empty(2 * scores.size + 1, scores.dtype)

@@ -48,7 +48,7 @@ def bin_floors(
 def _bound_ap(
     anomalous: Float[np.ndarray, "b"],  # pixels in each bin, highest bin first
     normal: Float[np.ndarray, "b"],     # pixels in each bin, highest bin first
-    precision: float | np.floating,     # average precision of the binned pixels
+    precision: float | np.floating | np.ndarray,     # average precision of the binned pixels
 ) -> float | np.floating:               # >= 0
     "How far average precision can lie: with all anomalous pixels of each bin before its normal ones, or after them."
     found, wrong = anomalous.cumsum(), normal.cumsum()
