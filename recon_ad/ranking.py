@@ -116,7 +116,7 @@ def _area_until(
     limit: float,  # where the curve is cut
     right: Float[np.ndarray, "*n l"],  # rate at the end of each step, ascending to 1
     step: Float[np.ndarray, "*n l"],  # how far the curve rises in each step
-) -> Float[np.ndarray, "*n"] | np.float64:  # in [0, limit]
+) -> Float[np.ndarray, "*n"]:  # in [0, limit]
     "Area under a curve of straight steps, cut at a limit by linear interpolation."
     width = np.diff(right, axis=-1, prepend=0.)
     inside = np.clip(limit - (right - width), 0, width)  # the part of the step before the limit
@@ -283,9 +283,9 @@ def order_pixels(
 
 # %% ../nbs/api/68_ranking.ipynb #a0000003
 def _interleave(
-    gaps: np.ndarray | int | float,  # values of the gaps above the scores
+    gaps: np.ndarray | float | int,  # values of the gaps above the scores
     scores: Num[np.ndarray, "u"],  # values at the scores, the highest first
-    last: int | float,  # value below all scores
+    last: float | int,  # value below all scores
 ) -> Num[np.ndarray, "l"]:  # of the type of the values at the scores
     "Two levels for each score, and one last level."
     levels = np.empty(2 * scores.size + 1, scores.dtype)
@@ -304,10 +304,11 @@ def _sum_groups(
 # %% ../nbs/api/68_ranking.ipynb #a0000009
 def _count_normal(
     order: PixelOrder,  # of the whole test set
-    groups: list[str],  # whose normal pixels count
+    groups: Sequence[str] | None,  # whose normal pixels count; None: all
     at: Integer[np.ndarray, "u"],  # which levels, the highest first
 ) -> tuple[np.ndarray, np.ndarray, int]:  # in the gap above each level, on it, below all
     "Where the normal pixels of chosen groups lie."
+    groups = list(order.normal if groups is None else groups)
     above, tied = _sum_groups(order.above, groups, at), _sum_groups(order.tied, groups, at)
     gaps = np.diff(above, prepend=0)
     gaps[1:] -= tied[:-1]
@@ -325,7 +326,6 @@ def read_ranking(
     if regions is not None:
         chosen = regions[region]
         level, region = level[chosen], region[chosen]
-    groups = list(order.normal if groups is None else groups)
     count = np.bincount(level, minlength=order.levels.size)
     share = np.bincount(level, (1 / order.areas)[region], minlength=order.levels.size)
     at = np.flatnonzero(count)[::-1]  # the highest first
