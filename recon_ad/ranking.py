@@ -116,7 +116,7 @@ def _area_until(
     limit: float,  # where the curve is cut
     right: Float[np.ndarray, "*n l"],  # rate at the end of each step, ascending to 1
     step: Float[np.ndarray, "*n l"],  # how far the curve rises in each step
-) -> Float[np.ndarray, "*n"]:  # in [0, limit]
+) -> Float[np.ndarray, "*n"] | np.float64:  # in [0, limit]
     "Area under a curve of straight steps, cut at a limit by linear interpolation."
     width = np.diff(right, axis=-1, prepend=0.)
     inside = np.clip(limit - (right - width), 0, width)  # the part of the step before the limit
