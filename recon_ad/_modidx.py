@@ -584,6 +584,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'recon_ad.settings.canonical_text': ('api/settings.html#canonical_text', 'recon_ad/settings.py'),
                                    'recon_ad.settings.canonical_value': ('api/settings.html#canonical_value', 'recon_ad/settings.py'),
                                    'recon_ad.settings.one_of': ('api/settings.html#one_of', 'recon_ad/settings.py'),
+                                   'recon_ad.settings.own_type': ('api/settings.html#own_type', 'recon_ad/settings.py'),
                                    'recon_ad.settings.recipe': ('api/settings.html#recipe', 'recon_ad/settings.py'),
                                    'recon_ad.settings.rename_fields': ('api/settings.html#rename_fields', 'recon_ad/settings.py'),
                                    'recon_ad.settings.rename_views': ('api/settings.html#rename_views', 'recon_ad/settings.py'),

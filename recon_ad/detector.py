@@ -43,7 +43,7 @@ from .training import ThreadChoice, TrainingData, read_checkpoint, train
 # %% ../nbs/api/80_detector.ipynb #2d8f78bc
 class Prediction(NamedTuple):
     "The detector's answer for a batch, on the CPU, at the detector's own size."
-    anomaly_map: Float[Tensor, "n h w"]       # in units of usual spread; higher is more anomalous
+    anomaly_map: Float[Tensor, "n h w"]       # 0 is usual; higher is more anomalous
     anomaly_score: Float[Tensor, "n"]         # one figure an image
     is_anomalous: Bool[Tensor, "n"]           # score above the threshold
     reconstruction: Float[Tensor, "n 1 h w"]  # what the network would have expected to see

@@ -4,18 +4,17 @@
 
 # %% auto #0
 __all__ = ['ANYTHING', 'POSITIVE', 'SHARE', 'PROBABILITY', 'PART', 'ANGLE', 'KINDS', 'RECIPES', 'RENAMED', 'Rule', 'at_least',
-           'one_of', 'canonical_text', 'canonical_options', 'canonical_number', 'canonical_pair', 'canonical_value',
-           'setting', 'bring_to_form', 'broken_rules', 'TrainingSettings', 'DetectorSettings', 'recipe',
-           'rename_fields', 'rename_views', 'settings_table']
+           'one_of', 'canonical_text', 'own_type', 'canonical_options', 'canonical_number', 'canonical_pair',
+           'canonical_value', 'setting', 'bring_to_form', 'broken_rules', 'TrainingSettings', 'DetectorSettings',
+           'recipe', 'rename_fields', 'rename_views', 'settings_table']
 
 # %% ../nbs/api/02_settings.ipynb #71c1e8c2
 import dataclasses
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, no_type_check
-
-import numpy as np
 
 # %% ../nbs/api/02_settings.ipynb #194b66d9
 class Rule(NamedTuple):
@@ -53,6 +52,11 @@ def canonical_text(
         text = spelt.join(part.strip() for part in text.split(sign) if sign != " " or part)
     return text.strip()
 
+# %% ../nbs/api/02_settings.ipynb #3fbca41a
+def own_type(value: object) -> object:
+    "NumPy's scalars as Python's own; anything else as it is."
+    return value.item() if hasattr(value, "item") and not getattr(value, "shape", None) else value
+
 # %% ../nbs/api/02_settings.ipynb #df039d27
 def canonical_options(
     options: Mapping | Iterable,  # names and plain values: a dict, or pairs
@@ -60,7 +64,7 @@ def canonical_options(
     "Options in their one order, hashable."
     def frozen(value):
         if isinstance(value, (list, tuple)): return tuple(map(frozen, value))
-        return value.item() if isinstance(value, np.generic) else value
+        return own_type(value)
     pairs = options.items() if isinstance(options, Mapping) else options
     return tuple(sorted((str(name), frozen(value)) for name, value in pairs))
 
@@ -70,11 +74,12 @@ def canonical_number(
     kind: type,     # bool, int or float
 ) -> object:        # Python's own type
     "A number in its one form; a ValueError where it is none of this kind."
-    is_bool = isinstance(value, (bool, np.bool_))
-    if kind is bool and is_bool: return bool(value)
+    value = own_type(value)
+    is_bool = isinstance(value, bool)
+    if kind is bool and is_bool: return value
     if kind is int and not is_bool: return operator.index(value)
-    if kind is float and not is_bool and not isinstance(value, str):
-        if np.isfinite(value): return float(value)
+    if kind is float and not is_bool and isinstance(value, (int, float)):
+        if math.isfinite(value): return float(value)
     raise ValueError
 
 # %% ../nbs/api/02_settings.ipynb #9a14c51f

@@ -23,7 +23,7 @@ def test_a_phase_runs_in_smoke_mode(path, tmp_path):
 def test_results_and_runs_lie_at_the_root_where_a_phase_is_opened_in_its_folder(tmp_path):
     "JupyterLab starts a notebook in its own folder; `make phases`, above, in the root."
     shutil.copytree(ROOT / "results", tmp_path / "results")
-    kept = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir() if not path.name.startswith(".")}
     opened = tmp_path / "nbs" / "phases"
     opened.mkdir(parents=True)
     papermill.execute_notebook(ROOT / "nbs" / "phases" / "01_baseline.ipynb", tmp_path / "out.ipynb",
