@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'DetectorSettings', 'Prediction', 'observe', 'Detector', 'as_float', 'within', 'read_off', 'recipe',
-           'spread', 'tuples', 'cut_to_region', 'evaluate_detector']
+           'spread', 'HeldOut', 'held_out_of', 'DetectorFile', 'checksum', 'check_options', 'expected_tensors',
+           'check_values', 'read_detector_file', 'put_back_held_out', 'put_back', 'cut_to_region', 'evaluate_detector']
 
 # %% ../nbs/api/80_detector.ipynb #69d8d48e
 import json
@@ -322,27 +323,188 @@ def copy(self: Detector) -> Detector:
     twin.__dict__.update(self.__dict__)
     return twin
 
+# %% ../nbs/api/80_detector.ipynb #80f11e01
+import hashlib
+
+from safetensors.torch import save as to_bytes
+
+from .files import compare_shapes, settings_from_plain, whole_file
+
+# %% ../nbs/api/80_detector.ipynb #80f11e02
+@dataclass(frozen=True)
+class HeldOut:
+    "What the threshold rests on: the normal images that were not trained on. A file keeps it beside the threshold."
+    scores: tuple[float, ...] = ()               # one an image
+    names: tuple[str, ...] | None = None         # of their files, where known
+    places: tuple[int, ...] | None = None        # among the normal images that `fit` was given, where known
+    set_by: tuple[int, ...] = ()                 # which of them set the threshold
+    alone: tuple[tuple[int, float], ...] = ()    # which of them stand alone: times the median score
+
+    def __post_init__(self):
+        count = len(self.scores)
+        for name in ("names", "places"):
+            given = getattr(self, name)
+            if given is None or len(given) == count: continue
+            raise ValueError(f"held_out.{name} must be as many as the scores, {count}, got {len(given)}")
+        for name, indices in (("set_by", self.set_by), ("alone", [index for index, _ in self.alone])):
+            if wrong := [index for index in indices if not 0 <= index < count]:
+                raise ValueError(f"held_out.{name} must be indices of the {count} scores, got {wrong[0]}")
+
+# %% ../nbs/api/80_detector.ipynb #80f11e04
+def held_out_of(detector: Detector) -> HeldOut:
+    "What a fitted detector's threshold rests on."
+    scores = tuple(float(score) for score in getattr(detector, "held_out_scores_", ()))
+    def known(name, kind):
+        values = getattr(detector, name, None)
+        if values is None or len(values) != len(scores): return None
+        return tuple(map(kind, values))
+    return HeldOut(
+        scores, names=known("held_out_names_", str), places=known("held_out_", int),
+        set_by=tuple(getattr(detector, "set_by_", ())), alone=tuple(getattr(detector, "alone_", {}).items()),
+    )
+
+# %% ../nbs/api/80_detector.ipynb #80f11e06
+@dataclass(frozen=True)
+class DetectorFile:
+    "What a detector's file says beside its tensors."
+    settings: DetectorSettings
+    threshold: float
+    false_alarm_rate: float    # that the threshold promises
+    format: int = 1
+    held_out: HeldOut = HeldOut()
+
+    def __post_init__(self):
+        if not 0 < self.false_alarm_rate < 1:
+            raise ValueError(f"metadata.false_alarm_rate must lie in (0, 1), got {self.false_alarm_rate}")
+
+# %% ../nbs/api/80_detector.ipynb #80f11e08
+def checksum(
+    about: str,                   # what a file says, as text
+    tensors: dict[str, Tensor],   # by name
+) -> str:
+    "SHA-256 of everything in a detector's file."
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
 # %% ../nbs/api/80_detector.ipynb #efa8af8c
 @patch
 def save(
     self: Detector,
     path: str | Path,     # ends in .safetensors
 ) -> Path:
-    "Everything that is needed to predict, in one file."
+    "Everything that is needed to predict, in one file, written whole or not at all."
     path = Path(path)
-    if path.suffix != ".safetensors": raise ValueError(f"Detector.save: the file must end in .safetensors, got {path.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{name}": value for name, value in self.model_.state_dict().items()}
-    tensors |= {f"score.{name}": value for name, value in self.score_.state_dict().items() if value.numel()}
-    if self.region_ is not None: tensors["region"] = self.region_
-    about = {"settings": asdict(self.settings), "threshold": self.threshold_, "false_alarm_rate": self.false_alarm_rate_, "format": 1}
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path, {"recon_ad": json.dumps(about)})
+    if path.suffix != ".safetensors":
+        raise ValueError(f"Detector.save: the file must end in .safetensors, got {path.name}")
+    if not math.isfinite(self.threshold_):
+        raise RuntimeError(f"Detector.save: not fitted, the threshold is {self.threshold_}; call fit first")
+    parts = {"model": self.model_, "score": self.score_}
+    tensors = {
+        f"{part}.{name}": value.detach().cpu().contiguous()
+        for part, module in parts.items() for name, value in module.state_dict().items() if value.numel()
+    }
+    if self.region_ is not None: tensors["region"] = self.region_.cpu().contiguous()
+    about = DetectorFile(self.settings, self.threshold_, self.false_alarm_rate_, 1, held_out_of(self))
+    said = asdict(about)
+    said["sha256"] = checksum(json.dumps(said, allow_nan=False), tensors)
+    with whole_file(path, "Detector.save") as part:
+        part.write_bytes(to_bytes(tensors, {"recon_ad": json.dumps(said)}))
     return path
 
-# %% ../nbs/api/80_detector.ipynb #dc55ab0c
-def tuples(values: dict) -> dict:
-    "JSON knows no tuples: its lists are turned back."
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+# %% ../nbs/api/80_detector.ipynb #80f11e10
+def check_options(
+    options: dict,        # of a network, as a file says
+    most: float = 4096,   # that a number may be: far above any use, and soon refused by the file's own tensors
+) -> None:
+    "Refuse options so large that no network could be built to compare with."
+    for name, value in options.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if not isinstance(number, (int, float)) or abs(number) <= most: continue
+            raise ValueError(f"settings.architecture_options.{name} is too large: {str(value)[:60]}")
+
+# %% ../nbs/api/80_detector.ipynb #80f11e15
+def expected_tensors(
+    settings: DetectorSettings,
+) -> dict[str, tuple]:   # tensor -> (shape, type as safetensors names it)
+    "What a detector of these settings holds, found without taking memory."
+    check_options(settings.architecture_options)
+    size = tuple(settings.size)
+    with torch.device("meta"):
+        model = build_model(settings.architecture, **settings.architecture_options).eval()
+        score = Score(settings.score, settings.sigma)
+        seen = observe(model, torch.zeros(2, 1, *size))
+        score.fit_batch(seen)
+        image_score(seen.image[:, 0], settings.top)  # refuses more pixels than there are
+    kinds = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
+    # what is usual at each place is as large as the map, and empty in a new score
+    return {
+        f"{part}.{name}": (tuple(value.shape) if value.numel() else size, kinds[value.dtype])
+        for part, module in (("model", model), ("score", score)) for name, value in module.state_dict().items()
+    }
+
+# %% ../nbs/api/80_detector.ipynb #80f11e12
+def check_values(
+    tensors: dict[str, Tensor],   # of a detector's file
+) -> None:
+    "Refuse numbers with which no score can be finite."
+    for name, value in tensors.items():
+        if not value.isfinite().all(): raise ValueError(f"tensor {name} holds values that are not finite")
+        is_spread = name.startswith("score.usual.") and name.endswith(".spread")
+        if is_spread and not (value > 0).all():
+            raise ValueError(f"tensor {name} must be above 0 everywhere, got {value.min().item():g}")
+        if name == "region" and not value.any(): raise ValueError("tensor region marks no pixel as of interest")
+
+# %% ../nbs/api/80_detector.ipynb #80f11e14
+def read_detector_file(
+    path: Path,
+) -> tuple[DetectorFile, dict[str, Tensor]]:
+    "What a file says and its tensors, held against each other; an error says what is wrong with it."
+    with safe_open(path, "pt") as file:
+        said = json.loads((file.metadata() or {}).get("recon_ad", "{}"))
+        if not isinstance(said, dict) or said.get("format") != 1:
+            raise ValueError("it is not a detector of this version of recon_ad")
+        written = said.pop("sha256", None)  # older files have none
+        about = settings_from_plain(said, DetectorFile, "metadata")
+        found = {}
+        for name in file.keys():
+            header = file.get_slice(name)
+            found[name] = tuple(header.get_shape()), header.get_dtype()
+        wanted = expected_tensors(about.settings)
+        if "region" in found: wanted["region"] = tuple(about.settings.size), "BOOL"
+        compare_shapes(found, wanted)
+        tensors = {name: file.get_tensor(name) for name in found}
+    check_values(tensors)
+    if written is not None and written != checksum(json.dumps(said), tensors):
+        raise ValueError("it was changed since it was written (its checksum differs)")
+    return about, tensors
+
+# %% ../nbs/api/80_detector.ipynb #80f11e20
+def put_back_held_out(detector: Detector, held: HeldOut) -> None:
+    "What its threshold rests on, put into a detector."
+    detector.held_out_scores_ = torch.tensor(held.scores)
+    detector.held_out_names_ = held.names and list(held.names)
+    detector.held_out_ = None if held.places is None else np.array(held.places)
+    detector.set_by_, detector.alone_ = list(held.set_by), dict(held.alone)
+
+# %% ../nbs/api/80_detector.ipynb #80f11e18
+def put_back(
+    detector: Detector,             # newly made from the same settings
+    about: DetectorFile,
+    tensors: dict[str, Tensor],     # of `read_detector_file`
+) -> Detector:                      # the same one, as it was saved
+    "What a file holds, put into a detector."
+    detector.model_.load_state_dict({name[6:]: value for name, value in tensors.items() if name[:6] == "model."})
+    for name, value in tensors.items():
+        if not name.startswith("score."): continue
+        home, _, buffer = name[6:].rpartition(".")
+        detector.score_.get_submodule(home).register_buffer(buffer, value.to(detector.device))
+    detector.region_ = tensors["region"].to(detector.device) if "region" in tensors else None
+    detector.threshold_, detector.false_alarm_rate_ = about.threshold, about.false_alarm_rate
+    put_back_held_out(detector, about.held_out)
+    return detector
 
 # %% ../nbs/api/80_detector.ipynb #cc7a5e2f
 @patch_to(Detector, cls_method=True)
@@ -351,25 +513,18 @@ def load(
     path: str | Path,
     device: str = "auto",   # "auto", "cpu", "cuda", "mps"
 ) -> Detector:
-    "The detector saved at `path`."
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"Detector.load: no file {path}; Detector.save writes one")
+    "The detector saved at `path`, or one line that says what is wrong with the file."
+    path, remedy = Path(path), "Detector.save writes one"
+    if not path.is_file(): raise FileNotFoundError(f"Detector.load: no file {path}; {remedy}")
+    pick_device(device)  # its error is not the file's
     try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("recon_ad", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error: raise ValueError(f"Detector.load: {path.name} is not a detector file, or only part of one ({error}); Detector.save writes one") from None
-    if about.get("format") != 1: raise ValueError(f"Detector.load: {path.name} is not a detector of this version of recon_ad")
-    settings = about["settings"] | {"training": TrainingSettings(**tuples(about["settings"]["training"]))}
-    detector = cls(DetectorSettings(**tuples(settings)), device)
-    detector.model_.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
-    for name, value in tensors.items():
-        if not name.startswith("score."): continue
-        home, _, buffer = name[6:].rpartition(".")
-        detector.score_.get_submodule(home).register_buffer(buffer, value.to(detector.device))
-    detector.threshold_, detector.false_alarm_rate_ = about["threshold"], about["false_alarm_rate"]
-    detector.region_ = tensors["region"].to(detector.device) if "region" in tensors else None
-    return detector
+        about, tensors = read_detector_file(path)
+        return put_back(cls(about.settings, device), about, tensors)
+    except PermissionError: raise
+    except SafetensorError as error: wrong = f"is not a detector file, or only part of one ({error})"
+    except Exception as error:  # a file from elsewhere can fail anywhere
+        wrong = f"cannot be used: {' '.join(str(error).split())[:400] or type(error).__name__}"
+    raise ValueError(f"Detector.load: {path.name} {wrong}; {remedy}")
 
 # %% ../nbs/api/80_detector.ipynb #4868b357
 def cut_to_region(

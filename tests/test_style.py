@@ -36,7 +36,7 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "70_metrics": (61, 5),
     "72_shortcuts": (12, 1),
     "74_streaming": (20, 2),
-    "80_detector": (41, 5),
+    "80_detector": (38, 4),
     "81_export": (12, 1),
     "82_held_out": (14, 1),
     "84_results": (31, 4),
