@@ -201,7 +201,8 @@ def train(arguments: argparse.Namespace) -> int:
     seconds = None if arguments.minutes is None else 60 * arguments.minutes
     detector.fit(images, region, seconds, arguments.resume, not arguments.quiet, arguments.threads or "auto")
     if arguments.score == "auto": choose_score(detector, images)
-    say_trained(detector, [normal[number].path.name for number in detector.held_out_], detector.save(arguments.detector))
+    detector.held_out_names_ = [normal[number].path.name for number in detector.held_out_]
+    say_trained(detector, detector.held_out_names_, detector.save(arguments.detector))
     if len({sample.label for sample in test}) == 2: print(evaluate_detector(detector, test, bootstrap=0))
     return 0
 

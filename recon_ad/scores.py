@@ -135,6 +135,7 @@ def settle(
 ) -> None:
     "How high each view rises on normal images: the unit of its evidence."
     for name, usual in self.usual.items():
+        usual(raws[0][name])  # measures what is usual, for the file
         if name in PROBABILITIES:
             level = torch.stack([logit_of(raw[name]).median() for raw in raws]).median()
         else:
