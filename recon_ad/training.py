@@ -55,8 +55,26 @@ def batch_indices(
 ) -> np.ndarray:      # (batch_size,) indices
     "The images of one step; each pass over the images is shuffled anew, and none is left out."
     epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), n)
-    orders = {epoch: np.random.default_rng((seed, epoch)).permutation(n) for epoch in np.unique(epochs)}
+    orders = {}
+    for epoch in np.unique(epochs):
+        orders[epoch] = np.random.default_rng((seed, epoch)).permutation(n)
     return np.array([orders[epoch][place] for epoch, place in zip(epochs, places)])
+
+# %% ../nbs/api/40_training.ipynb #a85a045f
+def _turning_grid(
+    angle: Float[Tensor, "n"],   # in radians
+    zoom: Float[Tensor, "n"],    # above 1: the image gets smaller
+    shape: torch.Size,           # (n, c, h, w) of the images
+) -> Float[Tensor, "n h w 2"]:
+    "Where each pixel of a turned and resized image comes from, for `grid_sample`."
+    _, _, height, width = shape
+    cos = angle.cos() * zoom
+    sin = angle.sin() * zoom
+    zero = torch.zeros_like(angle)
+    # grid coordinates run from -1 to 1 on both axes: wide images need the ratio of their sides
+    rows = (cos, -sin * height / width, zero, sin * width / height, cos, zero)
+    turn = torch.stack(rows, dim=1).view(-1, 2, 3)
+    return F.affine_grid(turn, list(shape), align_corners=False)
 
 # %% ../nbs/api/40_training.ipynb #8436eb48
 def augment(
@@ -67,28 +85,27 @@ def augment(
     flips: str = "",                 # "", "h", "v" or "hv"
 ) -> Float[Tensor, "n c h w"]:       # same size; the border mirrored inwards where the turn uncovers it
     "Each image turned, resized and flipped at random within the limits."
-    n, _, height, width = image.shape
-    random = lambda: torch.rand(n, generator=generator, device=image.device)
+    random = lambda: torch.rand(len(image), generator=generator, device=image.device)
     for letter, axis in (("h", 3), ("v", 2)):
-        if letter in flips: image = torch.where((random() < 0.5)[:, None, None, None], image.flip(axis), image)
+        if letter not in flips: continue
+        is_flipped = (random() < 0.5)[:, None, None, None]
+        image = torch.where(is_flipped, image.flip(axis), image)
     if not rotation and not scale: return image
     angle = (2 * random() - 1) * math.radians(rotation)
     zoom = 1 / (1 + (2 * random() - 1) * scale)
-    cos, sin, zero = angle.cos() * zoom, angle.sin() * zoom, torch.zeros_like(angle)
-    # grid coordinates run from -1 to 1 on both axes, so a turn of a wide image needs the ratio of its sides
-    turn = torch.stack((cos, -sin * height / width, zero, sin * width / height, cos, zero), dim=1).view(n, 2, 3)
-    grid = F.affine_grid(turn, list(image.shape), align_corners=False)
+    grid = _turning_grid(angle, zoom, image.shape)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
 
 # %% ../nbs/api/40_training.ipynb #e291dc3f
 def relight(
     image: Float[Tensor, "n 1 h w"],  # in [0, 1]
     generator: torch.Generator,
-    light: float,                     # largest change of the gain, as a share; the offset changes by half as much of the gray range
+    light: float,                     # largest change of the gain, as a share; half as much of the offset
 ) -> Float[Tensor, "n 1 h w"]:        # in [0, 1]
     "Each image as if its lamp had been a little stronger or weaker."
     draw = lambda: 2 * torch.rand(len(image), 1, 1, 1, generator=generator, device=image.device) - 1
-    return ((image - 0.5) * (1 + light * draw()) + 0.5 + 0.5 * light * draw()).clamp(0, 1)
+    gained = (image - 0.5) * (1 + light * draw())
+    return (gained + 0.5 + 0.5 * light * draw()).clamp(0, 1)
 
 # %% ../nbs/api/40_training.ipynb #2ab3e4ba
 def random_crops(
@@ -99,10 +116,16 @@ def random_crops(
     "One crop of each image, at a random place."
     n, _, height, width = image.shape
     if size[0] > height or size[1] > width:
-        raise ValueError(f"random_crops: a crop of {size[0]} x {size[1]} does not fit into images of {height} x {width}")
-    corner = lambda room: torch.randint(room + 1, (n,), generator=generator, device=image.device).tolist()
-    tops, lefts = corner(height - size[0]), corner(width - size[1])
-    return torch.stack([one[:, top:top + size[0], left:left + size[1]] for one, top, left in zip(image, tops, lefts)])
+        raise ValueError(f"random_crops: a crop of {size[0]} x {size[1]} does not fit "
+                         f"into images of {height} x {width}")
+    def corners(room):
+        return torch.randint(room + 1, (n,), generator=generator, device=image.device).tolist()
+    tops = corners(height - size[0])
+    lefts = corners(width - size[1])
+    crops = []
+    for one, top, left in zip(image, tops, lefts):
+        crops.append(one[:, top:top + size[0], left:left + size[1]])
+    return torch.stack(crops)
 
 # %% ../nbs/api/40_training.ipynb #2a4ded82
 def one_cycle(
@@ -194,13 +217,25 @@ def state(self: Clock) -> dict:  # what `start` needs to go on, besides the step
     "The seconds spent, as plain values."
     return {"spent": self.spent, "ready": self.ready, "durations": list(self.durations)}
 
+# %% ../nbs/api/40_training.ipynb #92ce7bc4
+def _areas(
+    mask: Bool[np.ndarray, "..."] | None,  # one for all images, or one each; None for everywhere
+    indices: np.ndarray,                   # of the images of a batch
+    image: Float[Tensor, "n 1 h w"],       # the batch
+) -> Float[Tensor, "n h w"]:               # 1 inside, 0 outside
+    "The mask of each image of a batch."
+    n, _, height, width = image.shape
+    if mask is None: mask = np.ones((height, width), bool)
+    chosen = mask[indices] if mask.ndim == 3 else mask
+    return torch.as_tensor(chosen).to(image).expand(n, height, width)
+
 # %% ../nbs/api/40_training.ipynb #49fc79d4
 @dataclass
 class TrainingData:
     "Good images and what is known about where they count. Batches are made on the fly, on the device."
-    images: np.ndarray                           # (n, h, w) uint8 or uint16: good images only
-    damage: Callable | None = None               # recon_ad.synthesis.Damage, or None to train on clean images
-    foreground: Bool[np.ndarray, "*n h w"] | None = None  # where damage may fall, for all images or for each; None for everywhere
+    images: np.ndarray               # (n, h, w) uint8 or uint16: good images only
+    damage: Callable | None = None   # recon_ad.synthesis.Damage, or None to train on clean images
+    foreground: Bool[np.ndarray, "*n h w"] | None = None  # where damage may fall, for all or for each; None: everywhere
     region: Bool[np.ndarray, "h w"] | None = None         # where the loss counts; None for everywhere
 
     def batch(self, step: int, settings: TrainingSettings, device: torch.device):
@@ -208,15 +243,13 @@ class TrainingData:
         indices = batch_indices(len(self.images), settings.batch_size, settings.seed, step)
         generator = step_generator(settings.seed, step, device)
         image = to_float(self.images[indices]).to(device)
-        n, _, height, width = image.shape
         # whatever moves the image moves its foreground and region alike
-        def area(mask):
-            mask = np.ones((height, width), bool) if mask is None else mask
-            return torch.as_tensor(mask[indices] if mask.ndim == 3 else mask).to(image).expand(n, height, width)
-        stack = torch.stack((image[:, 0], area(self.foreground), area(self.region)), dim=1)
+        areas = [_areas(mask, indices, image) for mask in (self.foreground, self.region)]
+        stack = torch.stack((image[:, 0], *areas), dim=1)
         # "auto" is a detector's business: what nobody has decided stays off
         if isinstance(settings.crop, tuple): stack = random_crops(stack, settings.crop, generator)
-        stack = augment(stack, generator, settings.rotation, settings.scale, settings.flips.removeprefix("auto"))
+        flips = settings.flips.removeprefix("auto")
+        stack = augment(stack, generator, settings.rotation, settings.scale, flips)
         image, foreground, region = stack[:, :1], stack[:, 1] > 0.5, stack[:, 2] > 0.5
         if settings.light: image = relight(image, generator, settings.light)
         weight = None if self.region is None else region.float()
@@ -231,25 +264,40 @@ def save_checkpoint(path: Path, **state) -> None:
     torch.save(state, partial := path.with_suffix(".partial"))
     os.replace(partial, path)
 
+# %% ../nbs/api/40_training.ipynb #0f3f4359
+def _checksum(array: np.ndarray | None) -> str:
+    "Shape and content of an array, in a few characters."
+    if array is None: return "everywhere"
+    shape = " x ".join(map(str, array.shape))
+    digest = hashlib.blake2b(np.ascontiguousarray(array), digest_size=4).hexdigest()
+    return f"{shape} (checksum {digest})"
+
 # %% ../nbs/api/40_training.ipynb #fb797182
 def run_identity(model: nn.Module, data: TrainingData, loss: CompositeLoss) -> dict[str, str]:
     "What a run learns from and with, besides its settings, as text: another text, another run."
-    def checksum(array):
-        if array is None: return "everywhere"
-        return f"{' x '.join(map(str, array.shape))} (checksum {hashlib.blake2b(np.ascontiguousarray(array), digest_size=4).hexdigest()})"
+    weights = sum(weight.numel() for weight in model.parameters())
     return {
-        "images": checksum(data.images), "foreground": checksum(data.foreground), "region": checksum(data.region), "damage": str(data.damage or "none"),
-        "loss": str(loss), "network": f"{type(model).__name__} of {sum(weight.numel() for weight in model.parameters())} weights",
+        "images": _checksum(data.images),
+        "foreground": _checksum(data.foreground),
+        "region": _checksum(data.region),
+        "damage": str(data.damage or "none"),
+        "loss": str(loss),
+        "network": f"{type(model).__name__} of {weights} weights",
     }
 
 # %% ../nbs/api/40_training.ipynb #a12f43bc
 def read_checkpoint(path: Path) -> dict:
     "The state saved by `train`."
-    try: state = torch.load(path, weights_only=True, map_location="cpu")
-    except FileNotFoundError: raise FileNotFoundError(f"train: there is no checkpoint {path}") from None
-    except Exception as error: raise ValueError(f"train: {path.name} is no checkpoint ({type(error).__name__}); name a new file, or the one that a training has written") from error
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"train: there is no checkpoint {path}") from None
+    except Exception as error:
+        raise ValueError(f"train: {path.name} is no checkpoint ({type(error).__name__}); "
+                         "name a new file, or the one that a training has written") from error
     if not isinstance(state, dict) or not {"settings", "identity", "step"} <= set(state):
-        raise ValueError(f"train: {path.name} is no checkpoint of this version of recon_ad; delete it or name a new file")
+        raise ValueError(f"train: {path.name} is no checkpoint of this version of recon_ad; "
+                         "delete it or name a new file")
     return state
 
 # %% ../nbs/api/40_training.ipynb #1b98b76b
@@ -286,6 +334,26 @@ def interrupts_kept() -> Iterator[list]:
     finally:
         if takes: signal.signal(signal.SIGINT, before)
 
+# %% ../nbs/api/40_training.ipynb #182675f6
+def _segmentation_loss(
+    logits: Float[Tensor, "n h w"],         # of damage
+    mask: Bool[Tensor, "n h w"],            # where it is
+    weight: Float[Tensor, "n h w"] | None,  # of each place; None counts all alike
+) -> Float[Tensor, ""]:
+    "Cross entropy in which both classes have an equal say: damage covers a few percent of the pixels."
+    share = mask.float().mean().clamp(1e-4, 1 - 1e-4)
+    balance = torch.where(mask, 0.5 / share, 0.5 / (1 - share))
+    if weight is not None: balance = balance * weight
+    return F.binary_cross_entropy_with_logits(logits, mask.float(), balance)
+
+# %% ../nbs/api/40_training.ipynb #344c96d8
+def _check_finite(total: Tensor, terms: dict[str, Tensor], indices: np.ndarray) -> None:
+    "Refuses to go on with a loss that would spoil the weights."
+    if torch.isfinite(total): return
+    wrong = ", ".join(f"{name} = {value.item():.3g}" for name, value in terms.items())
+    raise FloatingPointError(f"train: loss is not finite ({wrong}) on images {indices.tolist()}; "
+                             "lower the learning rate or look at these images")
+
 # %% ../nbs/api/40_training.ipynb #3c9e9a9a
 def training_loss(
     model: Autoencoder,
@@ -300,17 +368,13 @@ def training_loss(
     total, terms = loss(answer.image.float(), wanted, weight)
     if model.marks:
         label = soft_label(given, wanted, mask)
-        terms["marking"] = MARKING_LOSSES[settings.marking](answer.logits.float(), label, mask, weight)
+        marking_loss = MARKING_LOSSES[settings.marking]
+        terms["marking"] = marking_loss(answer.logits.float(), label, mask, weight)
         total = total + settings.marking_weight * terms["marking"]
     elif answer.logits is not None:
-        # damage covers a few percent of the pixels: each class has an equal say
-        share = mask.float().mean().clamp(1e-4, 1 - 1e-4)
-        balance = torch.where(mask, 0.5 / share, 0.5 / (1 - share)) * (1 if weight is None else weight)
-        terms["segmentation"] = F.binary_cross_entropy_with_logits(answer.logits.float(), mask.float(), balance)
+        terms["segmentation"] = _segmentation_loss(answer.logits.float(), mask, weight)
         total = total + settings.head_weight * terms["segmentation"]
-    if not torch.isfinite(total):
-        wrong = ", ".join(f"{name} = {value.item():.3g}" for name, value in terms.items())
-        raise FloatingPointError(f"train: loss is not finite ({wrong}) on images {indices.tolist()}; lower the learning rate or look at these images")
+    _check_finite(total, terms, indices)
     return total, terms
 
 # %% ../nbs/api/40_training.ipynb #b8f8b451
@@ -375,8 +439,8 @@ class ThreadChoice:
     "The number of threads that makes the fastest steps, found by timing the steps of a run; put back at the end."
     def __init__(
         self,
-        threads: int | str | None = "auto",  # a number; None for PyTorch's own; "auto" measures all, all but one, and one
-        window: float = 0.4,                 # seconds that each number is tried, with two steps unless one takes four times as long
+        threads: int | str | None = "auto",  # a number; None: PyTorch's own; "auto" measures all, all but one, one
+        window: float = 0.4,                 # seconds that each number is tried, two steps at least, if none takes 4 times that
     ):
         if threads not in (None, "auto") and not (isinstance(threads, int) and threads >= 1):
             raise ValueError(f"ThreadChoice: threads must be a number >= 1, 'auto' or None, got {threads!r}")
@@ -393,8 +457,10 @@ class ThreadChoice:
     def __exit__(self, *error) -> None: torch.set_num_threads(self.before)
 
     def measure(self) -> None:
-        "Begin to try every number, the fewest first: on a busy machine a step with all may last a hundred times as long."
-        self.untried, self.medians, self.times, self.cost = list(self.counts), {}, [], 0.0
+        "Begin to try every number."
+        # the fewest first: on a busy machine a step with all may last a hundred times as long
+        self.untried = list(self.counts)
+        self.medians, self.times, self.cost = {}, [], 0.0
         torch.set_num_threads(self.counts[0])
 
 # %% ../nbs/api/40_training.ipynb #c10c0014
@@ -409,7 +475,8 @@ def tell(
     if self.untried:
         tried = self.times[1:]  # the first step with another number pays for the change
         is_hopeless = seconds > 5 * min(self.medians.values(), default=math.inf) + self.window
-        if is_hopeless or sum(tried) >= self.window * (1 if len(tried) > 1 else 4): self.choose(tried or self.times)
+        enough = self.window if len(tried) > 1 else 4 * self.window
+        if is_hopeless or sum(tried) >= enough: self.choose(tried or self.times)
         return
     del self.times[:-5]
     self.since += seconds
@@ -434,43 +501,115 @@ def choose(
         self.chosen = best if self.medians[best] < 0.9 * self.medians[most] else most
     torch.set_num_threads(self.untried[0] if self.untried else self.chosen)
 
+# %% ../nbs/api/40_training.ipynb #9f505c84
+@dataclass
+class _Training:
+    "All that a training needs from one step to the next."
+    model: Autoencoder
+    data: TrainingData
+    loss: CompositeLoss
+    settings: TrainingSettings
+    clock: Clock
+    device: torch.device
+    dtype: torch.dtype
+    optimiser: torch.optim.Optimizer
+    file: Path | None   # the checkpoint; None keeps nothing
+    identity: dict      # what a checkpoint must agree with, besides the settings
+    history: list[dict]
+    sums: dict          # of each loss term since the last row of the history
+
+    @property
+    def parts(self) -> dict[str, object]:
+        "What a checkpoint holds the state of."
+        return {"model": self.model, "optimiser": self.optimiser, "loss": self.loss}
+
+# %% ../nbs/api/40_training.ipynb #6666c798
+def _set_up(
+    model: Autoencoder,
+    data: TrainingData,
+    loss: CompositeLoss,
+    settings: TrainingSettings,
+    device: str,
+    checkpoint: Path | None,
+    seconds: float | None,
+) -> _Training:
+    "A training before its first step, the model on its device."
+    clock = Clock(settings, seconds)  # getting ready belongs to a budget of time
+    device = pick_device(device)
+    dtype = pick_precision(device, settings.precision)
+    model.to(device, memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(
+        model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay,
+    )
+    file = Path(checkpoint) if checkpoint else None
+    identity = {} if seconds is None else {"seconds": seconds}
+    if file: identity |= run_identity(model, data, loss)
+    return _Training(
+        model, data, loss, settings, clock, device, dtype, optimiser,
+        file=file, identity=identity, history=[], sums={},
+    )
+
+# %% ../nbs/api/40_training.ipynb #564972ce
+def _start_or_resume(run: _Training) -> None:
+    "Start the clock, or go on from the checkpoint where there is one."
+    if run.file and run.file.exists():
+        state = load_checkpoint(run.file, run.settings, run.identity)
+        run.history, run.sums = go_on(state, run.clock, run.parts, run.device)
+    else:
+        run.clock.start()
+
+# %% ../nbs/api/40_training.ipynb #9dbf3387
+def _make_step(run: _Training) -> None:
+    "One batch, one change of the weights, and a row of the history where one is due."
+    rate = run.clock.learning_rate
+    batch = run.data.batch(run.clock.step, run.settings, run.device)
+    terms = take_step(run.model, run.optimiser, batch, run.loss, run.settings, rate, run.dtype)
+    for name, value in terms.items():
+        run.sums[name] = run.sums.get(name, 0) + value
+    if run.clock.tick():
+        run.history.append(history_row(run.history, run.clock.step, rate, run.sums))
+        run.sums = {}
+
+# %% ../nbs/api/40_training.ipynb #33835fae
+def _save(run: _Training) -> None:
+    "Write all that is needed to go on from here."
+    save_checkpoint(
+        run.file,
+        **{name: part.state_dict() for name, part in run.parts.items()},
+        step=run.clock.step,
+        history=run.history,
+        sums=run.sums,
+        clock=run.clock.state(),
+        settings=run.clock.settings_made(),
+        identity=run.identity,
+    )
+
 # %% ../nbs/api/40_training.ipynb #9550502b
 def train(
-    model: Autoencoder,                        # trained in place
+    model: Autoencoder,                   # trained in place
     data: TrainingData,
     loss: CompositeLoss,
     settings: TrainingSettings = TrainingSettings(),
-    device: str = "auto",                      # "auto", "cpu", "cuda", "mps"
-    checkpoint: Path | None = None,            # file to go on from, if it is there, and to save to, on Ctrl-C too; None keeps nothing
-    save_every: int = 100,                     # steps between two savings
-    progress: bool = True,                     # show a bar
-    seconds: float | None = None,              # budget of time instead of the steps of the settings, with the time spent before a resume; None counts steps
-    threads: ThreadChoice | None = None,       # chooses the number of threads as it is told of each step; None leaves it as it is
-) -> list[dict[str, float | int]]:             # history: step, learning_rate and each loss term, averaged over about 1 % of the run
+    device: str = "auto",                 # "auto", "cpu", "cuda", "mps"
+    checkpoint: Path | None = None,       # file to go on from, if there, and to save to, on Ctrl-C too; None: no file
+    save_every: int = 100,                # steps between two savings
+    progress: bool = True,                # show a bar
+    seconds: float | None = None,         # budget of time, with what a resumed run has spent; None counts steps
+    threads: ThreadChoice | None = None,  # chooses their number as it is told of each step; None leaves it as it is
+) -> list[dict[str, float | int]]:        # step, learning_rate and each loss term, averaged over about 1 % of the run
     "Train to the last step and leave the model in evaluation mode on its device."
-    device, clock = pick_device(device), Clock(settings, seconds)
-    dtype = pick_precision(device, settings.precision)
-    model.to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    file, identity = Path(checkpoint) if checkpoint else None, {} if seconds is None else {"seconds": seconds}
-    if file: identity |= run_identity(model, data, loss)
-    parts, history, sums = {"model": model, "optimiser": optimiser, "loss": loss}, [], {}
-    if file and file.exists():
-        history, sums = go_on(load_checkpoint(file, settings, identity), clock, parts, device)
-    else: clock.start()
-    with interrupts_kept() if file else nullcontext() as interrupted, training_bar(clock, progress) as bar:
+    run = _set_up(model, data, loss, settings, device, checkpoint, seconds)
+    _start_or_resume(run)
+    clock = run.clock
+    interrupts = interrupts_kept() if run.file else nullcontext()
+    with interrupts as interrupted, training_bar(clock, progress) as bar:
         while not clock.is_over:
-            rate, batch = clock.learning_rate, data.batch(clock.step, settings, device)
-            terms = take_step(model, optimiser, batch, loss, settings, rate, dtype)
-            for name, value in terms.items(): sums[name] = sums.get(name, 0) + value
-            if clock.tick():
-                history.append(history_row(history, clock.step, rate, sums))
-                sums = {}
-            show_step(bar, clock, history)
+            _make_step(run)
+            show_step(bar, clock, run.history)
             if threads: threads.tell(clock.durations[-1])
-            if file and (interrupted or clock.step % save_every == 0 or clock.is_over):
-                save_checkpoint(file, **{name: part.state_dict() for name, part in parts.items()}, step=clock.step, history=history, sums=sums, 
-                                clock=clock.state(), settings=clock.settings_made(), identity=identity)
-            if interrupted: raise KeyboardInterrupt(f"after {clock}; {file.name} holds the training so far")
+            is_due = interrupted or clock.step % save_every == 0 or clock.is_over
+            if run.file and is_due: _save(run)
+            if interrupted:
+                raise KeyboardInterrupt(f"after {clock}; {run.file.name} holds the training so far")
     model.eval()
-    return history
+    return run.history
