@@ -243,7 +243,7 @@ class TestCommand:
         assert (settings.damage, settings.foreground, settings.crop) == ("none", "auto", (32, 32))
 
     @pytest.mark.parametrize("words, message", [
-        (["--false-alarm-rate", "0"], "must be in (0, 1), got 0.0"), (["--held-out-share", "1"], "must be in (0, 1), got 1.0"), (["--sigma", "-1"], "must be >= 0 pixels, got -1.0"),
+        (["--false-alarm-rate", "0"], "must be in (0, 1), got 0.0"), (["--held-out-share", "1"], "must be in (0, 1), got 1.0"), (["--sigma", "-1"], "must be 0 or in [0.05, 1000] pixels, got -1.0"),
         (["--minutes", "0"], "minutes above 0"), (["--size", "0x10"], "HEIGHTxWIDTH"), (["--crop", "9"], "HEIGHTxWIDTH"), (["--crop", "64x32", "--size", "32x96"], "crop must be within the size"), (["--steps", "0"], "must be >= 1, got 0"),
         (["--resize", "squeeze"], "squeeze"), (["--architecture", "unit"], "unit"), (["--foreground", "thing"], "thing"), (["--device", "gpu"], "got 'gpu'"), (["--device", "cuda:99"], "not in this machine"),
     ], ids=lambda value: "_".join(value) if isinstance(value, list) else "")

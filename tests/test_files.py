@@ -184,7 +184,8 @@ METADATA = [  # what is changed, its value (None: taken out), what the refusal m
     ("settings/score", "residual", "belongs to nothing"), ("settings/score", "beauty", "unknown score 'beauty'"),
     ("settings/score", "residual + latent + mahalanobis + ssim", "ssim is missing"),
     ("settings/sigma", "wide", "sigma must be"), ("settings/sigma", -1, "sigma must be"),
-    ("settings/sigma", float("nan"), "sigma must be"), ("settings/top_k", 10**12, "top must be between"),
+    ("settings/sigma", float("nan"), "sigma must be"),
+    ("settings/sigma", 1e-58, "sigma must be"), ("settings/sigma", 6e307, "sigma must be"), ("settings/top_k", 10**12, "top must be between"),
     ("settings/loss", "beauty", "beauty"), ("settings/damage", 3, "damage must be text"),
     ("held_out", [], "metadata.held_out must be an object"), ("held_out/scores", ["a"], "held_out.scores"),
     ("held_out/scores", [float("nan")] * 6, "held_out.scores"), ("held_out/names", ["a"], "held_out.names"),
@@ -245,7 +246,7 @@ class TestCraftedFiles:
             assert "\n" not in str(caught.value)
 
     @given(st.data())
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150, deadline=None, derandomize=True)
     def test_any_value_anywhere_is_refused_in_one_line_or_changes_nothing_but_numbers(self, parts, tmp_path_factory, data):
         about, tensors = copy.deepcopy(parts[0]), parts[1]
         home = data.draw(st.sampled_from([about, about["settings"], about["held_out"]]))
