@@ -200,8 +200,9 @@ def store_heatmaps(
         shown = [samples[number] for number in numbers]
         if not shown: continue
         array = load_images(shown, size, resize)
-        rebuilt = [seen.reconstruction[0, 0].cpu() for seen in detector.look(array)]
-        maps = [detector.judge(detector.raw(seen), score)[0][0].cpu() for seen in detector.look(array)]
+        looks = list(detector.look(array))
+        rebuilt = [seen.reconstruction[0, 0].cpu() for seen in looks]
+        maps = [detector.judge(detector.raw(seen), score)[0][0].cpu() for seen in looks]
         masks = [fit_mask(mask, size, resize) for mask in load_masks(shown)]
         titles = images["image"].iloc[numbers].tolist()
         figure = show_detection(as_float(array)[:, 0], rebuilt, maps, masks, titles=titles, title=kind)
