@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FORMAT', 'Prediction', 'observe', 'Detector', 'as_float', 'within', 'read_off', 'check_differing', 'goes_on',
            'spread', 'HeldOut', 'held_out_of', 'DetectorFile', 'checksum', 'current_settings', 'check_options',
-           'expected_tensors', 'check_values', 'read_detector_file', 'put_back_held_out', 'put_back', 'cut_to_region',
-           'evaluate_detector']
+           'expected_tensors', 'check_values', 'without_prefix', 'read_detector_file', 'put_back_held_out', 'put_back',
+           'cut_to_region', 'evaluate_detector']
 
 # %% ../nbs/api/80_detector.ipynb #69d8d48e
 import hashlib
@@ -214,7 +214,7 @@ def calibrate(
     for seen in self.look(held_out):
         self.score_.calibrate(seen)
         raws.append(self.score_.raw(seen))
-    self.score_.settle(raws, s.top_k)
+    self.score_.settle(raws)
     scores = [self.judge(raw, without=raw)[1] for raw in raws]
     self.held_out_scores_ = torch.cat(scores).cpu()
     return self.set_threshold(robust_threshold(self.held_out_scores_, s.false_alarm_rate))
@@ -391,7 +391,7 @@ def held_out_of(detector: Detector) -> HeldOut:
     )
 
 # %% ../nbs/api/80_detector.ipynb #8bba8082
-FORMAT = 2  # of a detector's file; 1: as before evidence was kept
+FORMAT = 3  # of a detector's file; 1 and 2: before it was kept how rare each view's values are
 
 # %% ../nbs/api/80_detector.ipynb #80f11e06
 @dataclass(frozen=True)
@@ -499,6 +499,14 @@ def check_values(
             raise ValueError(f"tensor {name} must be above 0 everywhere, got {value.min().item():g}")
         if name == "region" and not value.any(): raise ValueError("tensor region marks no pixel as of interest")
 
+# %% ../nbs/api/80_detector.ipynb #e48dc4ee
+def without_prefix(
+    named: dict[str, object],  # anything by the names of tensors
+    prefix: str,
+) -> dict[str, object]:        # the rest, in the same order
+    "What a file does not hold in every version, left out."
+    return {name: value for name, value in named.items() if not name.startswith(prefix)}
+
 # %% ../nbs/api/80_detector.ipynb #80f11e14
 def read_detector_file(
     path: Path,
@@ -506,7 +514,7 @@ def read_detector_file(
     "What a file says and its tensors, held against each other; an error says what is wrong with it."
     with safe_open(path, "pt") as file:
         said = json.loads((file.metadata() or {}).get("recon_ad", "{}"))
-        if not isinstance(said, dict) or said.get("format") not in (1, FORMAT):
+        if not isinstance(said, dict) or said.get("format") not in (1, 2, FORMAT):
             raise ValueError("it is not a detector of this version of recon_ad")
         written = said.pop("sha256", None)  # older files have none
         text = json.dumps(said)
@@ -516,15 +524,14 @@ def read_detector_file(
             header = file.get_slice(written_as)
             found[name] = tuple(header.get_shape()), header.get_dtype()
         wanted = expected_tensors(about.settings)
-        if about.format == 1:  # sums of views had no levels
-            wanted = {name: kind for name, kind in wanted.items() if not name.startswith("score.level_")}
+        if about.format < FORMAT: wanted = without_prefix(wanted, "score.rare_")  # sums of views do without
         if "region" in found: wanted["region"] = tuple(about.settings.size), "BOOL"
-        compare_shapes(found, wanted)
+        compare_shapes(without_prefix(found, "score.level_"), wanted)
         tensors = {name: file.get_tensor(written_as) for name, written_as in names.items()}
     check_values(tensors)
     if written is not None and written != checksum(text, tensors):
         raise ValueError("it was changed since it was written (its checksum differs)")
-    return about, tensors
+    return about, without_prefix(tensors, "score.level_")  # of format 2
 
 # %% ../nbs/api/80_detector.ipynb #80f11e20
 def put_back_held_out(detector: Detector, held: HeldOut) -> None:

@@ -222,8 +222,8 @@ class DetectorSettings(TrainingSettings):
         one_of("auto", "object", "texture"),
     )
     score: str = setting(
-        "evidence(marking + decoder_mahalanobis + residual)",
-        "views and their weights, for example 'residual + latent'; evidence(...) adds logarithms",
+        "surprisal(marking + decoder_mahalanobis + residual)",
+        "views and their weights, for example 'residual + latent'; surprisal(...) asks how rare each value is",
     )
     sigma: float = setting(2.5, "smoothing of the maps, in pixels", WIDTH)
     per_pixel: bool = setting(True, "units learnt at each pixel; False for parts that lie anywhere")

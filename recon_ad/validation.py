@@ -99,7 +99,7 @@ CANDIDATES = (
     "residual", "ssim", "latent", "mahalanobis", "residual + latent", "residual + mahalanobis", "latent + mahalanobis",
     "residual + latent + mahalanobis", "ms_gms", "residual + ssim + ms_gms",
     "residual + ssim + ms_gms + latent + mahalanobis",
-    "marking", "decoder_mahalanobis", "evidence(marking + residual)", DetectorSettings().score,
+    "marking", "decoder_mahalanobis", "surprisal(marking + residual)", DetectorSettings().score,
 )  # those with a mark need a network that marks
 
 # %% ../nbs/api/82_validation.ipynb #4e3e72e4
