@@ -371,6 +371,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'recon_ad/latent.py'),
                                  'recon_ad.latent.LatentMahalanobis.forward': ( 'api/latent.html#latentmahalanobis.forward',
                                                                                 'recon_ad/latent.py'),
+                                 'recon_ad.latent._welford': ('api/latent.html#_welford', 'recon_ad/latent.py'),
                                  'recon_ad.latent.feature_stride': ('api/latent.html#feature_stride', 'recon_ad/latent.py'),
                                  'recon_ad.latent.to_image_size': ('api/latent.html#to_image_size', 'recon_ad/latent.py'),
                                  'recon_ad.latent.whitening': ('api/latent.html#whitening', 'recon_ad/latent.py')},

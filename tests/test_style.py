@@ -24,7 +24,7 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "12_contents": (23, 3),
     "40_training": (1, 0),
     "50_anomaly_maps": (1, 0),
-    "60_latent": (11, 1),
+    "60_latent": (1, 0),
     "65_calibration": (12, 0),
     "67_scores": (8, 0),
     "80_detector": (9, 3),
