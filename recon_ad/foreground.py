@@ -151,7 +151,8 @@ def _shares_above(
 # %% ../nbs/api/08_foreground.ipynb #74145202
 def _kind_of(separation: float, frame_share: float, inner_share: float) -> str:
     "An object has two heaps, and less of the part on the frame than inside; all else is a texture."
-    return 'object' if separation > _OBJECT_SEPARATION and frame_share < 0.6 * inner_share else 'texture'
+    two_heaps = separation > _OBJECT_SEPARATION
+    return 'object' if two_heaps and frame_share < 0.6 * inner_share else 'texture'
 
 # %% ../nbs/api/08_foreground.ipynb #5d805827
 def fit_foreground(
