@@ -26,11 +26,22 @@ def frame_of(
 # %% ../nbs/api/08_foreground.ipynb #8195119f
 def unlike_frame(
     images: UInt[np.ndarray, 'n h w'],  # 8 or 16 bit
-) -> Float[np.ndarray, 'n h w']:        # float32, in [0, 1] of the full grey range
+) -> Float[np.ndarray, 'n h w']:        # float32, in [0, 1] of the full gray range
     "Difference of each pixel, lightly smoothed, from the median of its own image's frame."
-    grey = images.astype(np.float32) / np.iinfo(images.dtype).max
-    level = np.median(grey[:, frame_of(images.shape[1:])], axis=1)
-    return np.abs(ndimage.uniform_filter(grey, (0, 3, 3)) - level[:, None, None])
+    gray = images.astype(np.float32) / np.iinfo(images.dtype).max
+    level = np.median(gray[:, frame_of(images.shape[1:])], axis=1)
+    return np.abs(ndimage.uniform_filter(gray, (0, 3, 3)) - level[:, None, None])
+
+# %% ../nbs/api/08_foreground.ipynb #0db537b8
+def _between_classes(
+    share: Float[np.ndarray, 'b'],    # of the values in each bin
+    centres: Float[np.ndarray, 'b'],  # value of each bin
+) -> Float[np.ndarray, 'b']:          # 0 where one of the classes is empty
+    "The variance between two classes that part above each bin. Source: Otsu 1979, eq. 18."
+    below, total = share.cumsum(), (share * centres).sum()
+    split = below * (1 - below)
+    distance = (total * below - (share * centres).cumsum()) ** 2
+    return np.where(split > 1e-9, distance / np.maximum(split, 1e-9), 0.0)
 
 # %% ../nbs/api/08_foreground.ipynb #52fe044d
 def otsu(
@@ -39,12 +50,25 @@ def otsu(
     "The level that parts values in two classes, and how well it does. Source: Otsu 1979, eq. 12 and 18."
     counts, edges = np.histogram(values, bins=256, range=(0, 1))
     centres, share = (edges[:-1] + edges[1:]) / 2, counts / counts.sum()
-    below, total = share.cumsum(), (share * centres).sum()
-    spread = (share * (centres - total) ** 2).sum()
-    split = below * (1 - below)
-    between = np.where(split > 1e-9, (total * below - (share * centres).cumsum()) ** 2 / np.maximum(split, 1e-9), 0.0)
-    best = np.flatnonzero(between >= between.max() * (1 - 1e-9))  # an empty stretch between the heaps is all equally good: take its middle
-    return float(edges[1 + (best[0] + best[-1]) // 2]), float(between.max() / spread) if spread > 0 else 0.0
+    spread = (share * (centres - (share * centres).sum()) ** 2).sum()
+    between = _between_classes(share, centres)
+    # an empty stretch between the heaps is all equally good: take its middle
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-9))
+    threshold = float(edges[1 + (best[0] + best[-1]) // 2])
+    return threshold, float(between.max() / spread) if spread > 0 else 0.0
+
+# %% ../nbs/api/08_foreground.ipynb #d2a7c667
+def _main_pieces(
+    mask: Bool[np.ndarray, 'h w'],   # any
+) -> Bool[np.ndarray, 'h w']:        # without small pieces, and without those at the frame if the largest is not there
+    "The pieces of a mask that are a part."
+    pieces, count = ndimage.label(mask)
+    if not count: return mask
+    area = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    at_frame = np.isin(np.arange(1, count + 1), pieces[frame_of(mask.shape)])
+    keep = area >= 0.1 * area.max()
+    if not at_frame[area.argmax()]: keep &= ~at_frame
+    return np.concatenate([[False], keep])[pieces]
 
 # %% ../nbs/api/08_foreground.ipynb #bcf790c8
 def clean_mask(
@@ -54,30 +78,27 @@ def clean_mask(
     "The larger pieces of a rough mask, filled, with a margin around them."
     radius = max(1, round(grain * min(rough.shape)))
     disc = np.hypot(*np.ogrid[-radius:radius + 1, -radius:radius + 1]) <= radius
-    mask = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(rough, radius), disc)[radius:-radius, radius:-radius])
-    mask = ndimage.binary_opening(mask, disc)
-    pieces, count = ndimage.label(mask)
-    if count:
-        area = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
-        at_frame = np.isin(np.arange(1, count + 1), pieces[frame_of(rough.shape)])
-        keep = area >= 0.1 * area.max()
-        if not at_frame[area.argmax()]: keep &= ~at_frame
-        mask = np.concatenate([[False], keep])[pieces]
-    return ndimage.binary_dilation(mask, disc)
+    closed = ndimage.binary_closing(np.pad(rough, radius), disc)[radius:-radius, radius:-radius]
+    mask = ndimage.binary_opening(ndimage.binary_fill_holes(closed), disc)
+    return ndimage.binary_dilation(_main_pieces(mask), disc)
+
+# %% ../nbs/api/08_foreground.ipynb #f496688c
+_OBJECT_SEPARATION = 0.78  # above it, background and part are two heaps
+_ALIGNED = 0.60            # above it, all images show the part in the same place
 
 # %% ../nbs/api/08_foreground.ipynb #425cdd42
 @dataclass(frozen=True)
 class Foreground:
     "Where the part is, and why we think so."
-    kind: str                                # 'texture' or 'object'
-    aligned: bool                            # whether one mask serves for all images
-    threshold: float                         # a pixel of the part differs at least so much from the frame, in [0, 1]
-    separation: float                        # share of the variance between background and part, in [0, 1]; above 0.78 speaks for an object
-    frame_share: float                       # share of the frame above the threshold
-    inner_share: float                       # share of the inside above the threshold; well above `frame_share` speaks for an object
-    grain: float                             # what is thinner than twice this is no part, in terms of the shorter side
-    alignment: float                         # share of the variance that the median image explains; above 0.6 speaks for alignment
-    common: Bool[np.ndarray, 'h w'] | None   # the one mask of an aligned object or of a texture
+    kind: str                               # 'texture' or 'object'
+    aligned: bool                           # whether one mask serves for all images
+    threshold: float                        # least difference of the part from the frame, in [0, 1]
+    separation: float                       # share of the variance between background and part
+    frame_share: float                      # share of the frame above the threshold
+    inner_share: float                      # share of the inside above the threshold
+    grain: float                            # half the least width of a part; 1 is the shorter side
+    alignment: float                        # share of the variance the median image explains
+    common: Bool[np.ndarray, 'h w'] | None  # the one mask of an aligned object or of a texture
 
     def masks(
         self,
@@ -85,14 +106,53 @@ class Foreground:
     ) -> Bool[np.ndarray, 'n h w']:          # True on the part
         "The part in each image; all of an image in which none is found."
         if self.common is not None: return np.broadcast_to(self.common, images.shape)
-        masks = np.stack([clean_mask(one > self.threshold, self.grain) for one in unlike_frame(images)])
+        rough = unlike_frame(images) > self.threshold
+        masks = np.stack([clean_mask(one, self.grain) for one in rough])
         return masks | ~masks.any(axis=(1, 2), keepdims=True)
 
     def __str__(self):
-        if self.kind == 'texture': decision = 'texture: the material fills the image'
-        else: decision = f"object: a part on a background, {'in the same place in all images' if self.aligned else 'not in the same place in all images'}"
-        return (f"{decision} (unlike the image's border are {self.inner_share:.0%} of the inside and {self.frame_share:.0%} of the border itself; "
-                f"part and background separate to {self.separation:.2f}, objects above 0.78; images agree to {self.alignment:.2f}, aligned ones above 0.60)")
+        where = 'in the same place' if self.aligned else 'not in the same place'
+        decision = f"object: a part on a background, {where} in all images"
+        if self.kind == 'texture': decision = "texture: the material fills the image"
+        return (f"{decision} (unlike the image's border are {self.inner_share:.0%} of the inside "
+                f"and {self.frame_share:.0%} of the border itself; "
+                f"part and background separate to {self.separation:.2f}, objects above {_OBJECT_SEPARATION:.2f}; "
+                f"images agree to {self.alignment:.2f}, aligned ones above {_ALIGNED:.2f})")
+
+# %% ../nbs/api/08_foreground.ipynb #ab7547ab
+def _alignment(
+    images: UInt[np.ndarray, 'n h w'],  # 8 or 16 bit
+) -> float:                             # 1: all images are equal; 0 for fewer than 8, which cannot tell
+    "The share of the variance that the median image explains."
+    if len(images) < 8: return 0.0
+    gray = images.astype(np.float32)
+    return float(1 - ((gray - np.median(gray, axis=0)) ** 2).mean() / max(gray.var(), 1e-9))
+
+# %% ../nbs/api/08_foreground.ipynb #5db92e21
+def _common_mask(
+    difference: Float[np.ndarray, 'n h w'],  # from the frame
+    grain: float,                            # of `clean_mask`
+) -> Bool[np.ndarray, 'h w']:                # all True where none is found
+    "One mask for all images of an aligned part."
+    # the root of the mean square sees what differs in all images, and what differs in some
+    usual = np.sqrt((difference ** 2).mean(axis=0))
+    common = clean_mask(usual > otsu(usual)[0], grain)
+    return common | ~common.any()
+
+# %% ../nbs/api/08_foreground.ipynb #00c5b932
+def _shares_above(
+    difference: Float[np.ndarray, 'n h w'],  # from the frame
+    threshold: float,                        # in [0, 1]
+) -> tuple[float, float]:                    # of the frame, of the inside
+    "Which share of the pixels differs by more than the threshold."
+    frame, above = frame_of(difference.shape[1:]), difference > threshold
+    return float(above[:, frame].mean()), float(above[:, ~frame].mean())
+
+# %% ../nbs/api/08_foreground.ipynb #74145202
+def _kind_of(separation: float, frame_share: float, inner_share: float) -> str:
+    "An object has two heaps, and less of the part on the frame than inside; all else is a texture."
+    two_heaps = separation > _OBJECT_SEPARATION
+    return 'object' if two_heaps and frame_share < 0.6 * inner_share else 'texture'
 
 # %% ../nbs/api/08_foreground.ipynb #5d805827
 def fit_foreground(
@@ -101,36 +161,35 @@ def fit_foreground(
     most: int = 64,                      # images that are looked at, evenly spaced
 ) -> Foreground:                         # the decision and its grounds
     "Decide from normal images where the part is."
-    if kind not in ('auto', 'texture', 'object'): raise ValueError(f"fit_foreground: kind must be auto, texture or object, got {kind!r}")
+    if kind not in ('auto', 'texture', 'object'):
+        raise ValueError(f"fit_foreground: kind must be auto, texture or object, got {kind!r}")
     if not len(images): raise ValueError("fit_foreground: at least one image is needed, got none")
     images = np.asarray(images[::-(-len(images) // most)])
-    difference, frame = unlike_frame(images), frame_of(images.shape[1:])
+    difference = unlike_frame(images)
     threshold, separation = otsu(difference)
-    frame_share, inner_share = (float((difference[:, where] > threshold).mean()) for where in (frame, ~frame))
-    grey = images.astype(np.float32)
-    alignment = float(1 - ((grey - np.median(grey, axis=0)) ** 2).mean() / max(grey.var(), 1e-9)) if len(images) >= 8 else 0.0
-    if kind == 'auto': kind = 'object' if separation > 0.78 and frame_share < 0.6 * inner_share else 'texture'
+    frame_share, inner_share = _shares_above(difference, threshold)
+    if kind == 'auto': kind = _kind_of(separation, frame_share, inner_share)
     grain = 0.015 if frame_share < 0.05 else 0.03  # coarser where the background has a pattern
-    aligned, common = kind == 'object' and alignment > 0.6, None
+    alignment = _alignment(images)
+    aligned, common = kind == 'object' and alignment > _ALIGNED, None
     if kind == 'texture': common = np.ones(images.shape[1:], bool)
-    if aligned:
-        # the root of the mean square sees what is unlike the frame always, and what is so in some images
-        usual = np.sqrt((difference ** 2).mean(axis=0))
-        common = clean_mask(usual > otsu(usual)[0], grain)
-        common |= not common.any()
-    return Foreground(kind, aligned, threshold, separation, frame_share, inner_share, grain, alignment, common)
+    if aligned: common = _common_mask(difference, grain)
+    return Foreground(kind, aligned, threshold, separation,
+                      frame_share, inner_share, grain, alignment, common)
 
 # %% ../nbs/api/08_foreground.ipynb #91a8f4d4
 def find_foreground(
-    images: UInt[np.ndarray, 'n h w'],                        # normal images, 8 or 16 bit
-    kind: str = 'auto',                                       # 'auto', 'texture' or 'object'
-    own: Bool[np.ndarray, '...'] | None = None,               # your region of interest, for all images or for each; overrides the rest
-) -> Bool[np.ndarray, '... h w']:                             # (h, w) for all images, or (n, h, w)
+    images: UInt[np.ndarray, 'n h w'],           # normal images, 8 or 16 bit
+    kind: str = 'auto',                          # 'auto', 'texture' or 'object'
+    own: Bool[np.ndarray, '...'] | None = None,  # your region of interest, for all images or for each
+) -> Bool[np.ndarray, '... h w']:                # (h, w) for all images, or (n, h, w)
     "True on the part: found in the images, or given by the user."
     if own is not None:
         if own.shape not in (images.shape, images.shape[1:]):
-            raise ValueError(f"find_foreground: own must have shape {images.shape[1:]} or {images.shape}, got {own.shape}")
-        if not own.any(axis=(-2, -1)).all(): raise ValueError("find_foreground: own must hold a foreground in every image, got an empty mask")
+            allowed = f"{images.shape[1:]} or {images.shape}"
+            raise ValueError(f"find_foreground: own must have shape {allowed}, got {own.shape}")
+        if not own.any(axis=(-2, -1)).all():
+            raise ValueError("find_foreground: own must hold a foreground in every image, got an empty mask")
         return own
     found = fit_foreground(images, kind)
     return found.masks(images) if found.common is None else found.common
