@@ -379,6 +379,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'recon_ad.latent.LatentMahalanobis': ('api/latent.html#latentmahalanobis', 'recon_ad/latent.py'),
                                  'recon_ad.latent.LatentMahalanobis.__init__': ( 'api/latent.html#latentmahalanobis.__init__',
                                                                                  'recon_ad/latent.py'),
+                                 'recon_ad.latent.LatentMahalanobis.chosen': ( 'api/latent.html#latentmahalanobis.chosen',
+                                                                               'recon_ad/latent.py'),
                                  'recon_ad.latent.LatentMahalanobis.features': ( 'api/latent.html#latentmahalanobis.features',
                                                                                  'recon_ad/latent.py'),
                                  'recon_ad.latent.LatentMahalanobis.fit_batch': ( 'api/latent.html#latentmahalanobis.fit_batch',

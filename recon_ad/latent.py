@@ -91,7 +91,7 @@ class LatentMahalanobis(nn.Module):
     """
     def __init__(
         self,
-        levels: tuple[int, ...] = (1, 2),  # of the encoder, 0 is the stem
+        levels: tuple[int, ...] = (-3, -2),  # 0 is the finest, -1 the deepest
         shrinkage: float = 0.1,            # share of the covariance that is replaced by its diagonal's mean, in [0, 1]
         decoder: bool = False,             # look at the decoder's features instead of the encoder's
         per_pixel: bool = True,            # one mean for each place; False: one for all, as for textures
@@ -101,9 +101,6 @@ class LatentMahalanobis(nn.Module):
         if not 0 <= shrinkage <= 1:
             raise ValueError(f"LatentMahalanobis: shrinkage must lie in [0, 1], got {shrinkage}")
         self.levels, self.shrinkage, self.count = tuple(levels), shrinkage, 0
-        for level in self.levels:
-            self.register_buffer(f"mean_{level}", torch.zeros(0))
-            self.register_buffer(f"whiten_{level}", torch.zeros(0))
         self.scatter = {}
 
     def features(self, seen: Observation) -> tuple[Tensor, ...]:
@@ -112,6 +109,12 @@ class LatentMahalanobis(nn.Module):
         if not seen.decoded:
             raise ValueError("LatentMahalanobis: decoder=True needs the decoder's features, this observation has none")
         return seen.decoded
+
+    def chosen(self, features: tuple[Tensor, ...]) -> list[int]:
+        "The numbers of the levels, counted from the finest."
+        missing = [level for level in self.levels if not -len(features) <= level < len(features)]
+        if not missing: return [level % len(features) for level in self.levels]
+        raise ValueError(f"LatentMahalanobis: level {missing[0]} does not exist, there are {len(features)} levels")
 
 # %% ../nbs/api/60_latent.ipynb #8b4afb8a
 def _welford(
@@ -131,17 +134,19 @@ def _welford(
 @patch
 def fit_batch(self: LatentMahalanobis, seen: Observation) -> None:
     "Learn mean and covariance from a batch of normal images (memory: one mean map and one C x C matrix a level)."
-    for level in self.levels:
-        values = self.features(seen)[level].float()
+    features = self.features(seen)
+    levels = self.chosen(features)
+    for level in levels:
+        values = features[level].float()
         mean = getattr(self, f"mean_{level}") if self.count else None
         mean, scatter = _welford(values, mean, self.count, self.per_pixel)
-        setattr(self, f"mean_{level}", mean)
+        self.register_buffer(f"mean_{level}", mean)
         self.scatter[level] = self.scatter.get(level, 0) + scatter
     self.count += len(seen.image)
     if self.count == 1: return  # one image has no covariance
-    for level in self.levels:
+    for level in levels:
         covariance = self.scatter[level] / (self.count - 1)
-        setattr(self, f"whiten_{level}", whitening(covariance, self.shrinkage))
+        self.register_buffer(f"whiten_{level}", whitening(covariance, self.shrinkage))
 
 # %% ../nbs/api/60_latent.ipynb #250dd6c2
 @patch
@@ -151,8 +156,9 @@ def forward(
 ) -> Float[Tensor, "n h w"]:  # non-negative; higher is more anomalous
     "Squared distance per channel at each pixel, summed over levels."
     size, total = tuple(seen.image.shape[-2:]), 0
-    for level in self.levels:
-        values = self.features(seen)[level].float()
+    features = self.features(seen)
+    for level in self.chosen(features):
+        values = features[level].float()
         matrix = getattr(self, f"whiten_{level}")
         whitened = F.conv2d(values - getattr(self, f"mean_{level}"), matrix[:, :, None, None])
         distance = whitened.square().mean(dim=1)

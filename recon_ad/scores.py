@@ -54,7 +54,7 @@ SCORES = {
     "mahalanobis": LatentMahalanobis,                    # the encoder's view is unusual at this place
     "segmentation": HeadScore,                       # a second network says it was changed
     "marking": HeadScore,                            # the network's second output says it was changed
-    "decoder_mahalanobis": lambda: LatentMahalanobis((1,), decoder=True),  # the decoder's view is unusual at this place
+    "decoder_mahalanobis": lambda: LatentMahalanobis((-3,), decoder=True),  # the decoder's view is unusual at this place
 }
 
 # %% ../nbs/api/67_scores.ipynb #dc23125c
