@@ -519,7 +519,8 @@ def _draw_runs(
     "A row: a dot for every run, a bar at their mean."
     values = values.dropna()
     axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.55, markersize=5)
-    if len(values): axes.plot([values.mean()] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2.5)
+    if len(values):
+        axes.plot([values.mean()] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2.5)
     if shortcut is None: return
     look = {"color": "#666666", "linestyle": "--", "linewidth": 1.2}
     axes.plot([shortcut] * 2, [place - 0.5, place + 0.5], **look)
@@ -546,7 +547,7 @@ def _draw_rows(
 
 # %% ../nbs/api/05_plots.ipynb #d380e364
 def plot_study(
-    frame: pd.DataFrame,         # one row a run: data, variant, the figure, and `shortcut.image_auroc` where it is drawn
+    frame: pd.DataFrame,         # one row a run: data, variant, the figure, shortcut.image_auroc
     figure: str,                 # the column to draw, such as fused.image_auroc
     title: str = "",             # the finding
     xlabel: str = "",            # the figure's name and unit; empty: the column's name
@@ -561,10 +562,13 @@ def plot_study(
     heads, names = _unique(frame[panel]), _unique(frame[row])
     size = (max(5.6, 1.6 + 1.7 * len(heads)), 1.1 + 0.28 * len(names))
     with recon_ad_style():
-        drawing, grid = plt.subplots(1, len(heads), figsize=size, sharex=True, sharey=True, squeeze=False)
+        shared = {"sharex": True, "sharey": True, "squeeze": False}
+        drawing, grid = plt.subplots(1, len(heads), figsize=size, **shared)
         for axes, head in zip(grid[0], heads):
             _draw_rows(axes, frame[frame[panel] == head], row, names, figure, shortcut, scale)
-            axes.set(title=head, xlim=xlim)
-        marks = "a dot: one run; a bar: their mean" + ("; dashed: the shortcut" if shortcut else "")
+            axes.set_title(head)
+        if xlim: grid[0, 0].set_xlim(xlim)
+        marks = "a dot: one run; a bar: their mean"
+        if shortcut: marks += "; dashed: the shortcut"
         drawing.supxlabel(f"{xlabel or figure}   ({marks})", fontsize=8)
         return _close(drawing, title)
