@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from . import __version__
 from .engines import run_missing
 from .experiment import Experiment, grid
-from .results import SCALES, results_frame
+from .results import results_frame
 from .validation import selection_score
 from scipy.stats import t as student_t
 
@@ -233,14 +233,17 @@ def _verdict(expectation: Expectation, low: float, high: float) -> str:
     bound = expectation.below if expectation.above is None else expectation.above
     return "undecided" if low <= bound <= high else "refuted"
 
+# %% ../nbs/api/88_study.ipynb #0f517def
+_UNITS = {"psnr": ("dB", 1.0, 1), "correlation": ("", 1.0, 2)}  # unit, scale, decimals; all else: points
+
 # %% ../nbs/api/88_study.ipynb #f79f85e7
 def _in_words(mean: float, low: float, high: float, figure: str) -> str:
     "A difference with its interval and its unit."
     if math.isnan(mean): return "–"
-    scale = SCALES.get(figure.split(".")[-1], 100.0)
-    unit = "points" if scale == 100 else "dB"
-    said = f"{scale * mean:+.1f} {unit}"
-    return said if math.isnan(low) else f"{said} [{scale * low:+.1f}, {scale * high:+.1f}]"
+    unit, scale, digits = _UNITS.get(figure.split(".")[-1], ("points", 100.0, 1))
+    mean, low, high = (f"{scale * value:+.{digits}f}" for value in (mean, low, high))
+    said = f"{mean} {unit}".rstrip()
+    return said if "nan" in low else f"{said} [{low}, {high}]"
 
 # %% ../nbs/api/88_study.ipynb #215d64ec
 def _judge(expectation: Expectation) -> dict[str, str]:
@@ -248,7 +251,7 @@ def _judge(expectation: Expectation) -> dict[str, str]:
     pairs = expectation.differences.dropna()
     every = dict.fromkeys(expectation.differences.index.get_level_values("data"))
     means = pairs.groupby(level="data", sort=False).mean()
-    sample, unit = (means, "sets") if len(means) > 1 else (pairs, "seeds of one set")
+    sample, unit = (means, "sets") if len(means) > 1 else (pairs, "seeds")
     mean, low, high = mean_interval(sample)
     lacking = [data for data in every if data not in means.index]
     held = f"{sum(map(expectation.holds, means))} of {len(means)}"
