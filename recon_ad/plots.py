@@ -533,7 +533,7 @@ def _draw_rows(
     names: list,         # of all rows, those without a run too
     figure: str,         # the column to draw
     shortcut: bool,      # draw the shortcut as well
-    scale: float,        # of what is drawn
+    scale: float | int,  # of what is drawn
 ) -> None:
     "The rows of a panel, the first on top, a colour each."
     colours = list(PALETTE.values()) * len(names)
@@ -552,8 +552,8 @@ def plot_study(
     title: str = "",             # the finding
     xlabel: str = "",            # the figure's name and unit; empty: the column's name
     shortcut: bool = False,      # draw the line of the strongest shortcut; for image AUROC
-    scale: float = 100.0,        # fractions are drawn in percent; 1 for what is none, such as dB
-    xlim: tuple[float, float] | None = None,  # of all panels, as drawn; None: what all values take
+    scale: float | int = 100,    # fractions are drawn in percent; 1 for what is none, such as dB
+    xlim: tuple[float | int, float | int] | None = None,  # of all panels, as drawn; None: as the values
 ) -> Figure:                     # the figure, closed already
     "Every run of a study as a dot, a panel a set, all panels on one scale."
     if frame.empty: raise ValueError("plot_study: there is no run to draw")

@@ -199,10 +199,10 @@ def paired_differences(
 @dataclass(frozen=True)
 class Expectation:
     "A difference, and the bound that it was expected to exceed or to stay below."
-    text: str                   # what was expected, in words, with the figure that shows it
-    differences: pd.Series      # by data and seed, see `paired_differences`
-    above: float | None = None  # it should be more than this, in the figure's unit: a fraction, dB
-    below: float | None = None  # it should be less than this; exactly one of the two is given
+    text: str               # what was expected, in words, with the figure that shows it
+    differences: pd.Series  # by data and seed, see `paired_differences`
+    above: float | int | None = None  # it should be more than this, in the figure's unit: a fraction, dB
+    below: float | int | None = None  # it should be less than this; exactly one of the two is given
 
     def __post_init__(self):
         if (self.above is None) == (self.below is None):
