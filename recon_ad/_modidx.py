@@ -493,6 +493,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'recon_ad.plots._read_terms': ('api/plots.html#_read_terms', 'recon_ad/plots.py'),
                                 'recon_ad.plots._rim': ('api/plots.html#_rim', 'recon_ad/plots.py'),
                                 'recon_ad.plots._running_mean': ('api/plots.html#_running_mean', 'recon_ad/plots.py'),
+                                'recon_ad.plots._study_grid': ('api/plots.html#_study_grid', 'recon_ad/plots.py'),
                                 'recon_ad.plots._to_unit_range': ('api/plots.html#_to_unit_range', 'recon_ad/plots.py'),
                                 'recon_ad.plots._unique': ('api/plots.html#_unique', 'recon_ad/plots.py'),
                                 'recon_ad.plots.as_images': ('api/plots.html#as_images', 'recon_ad/plots.py'),

@@ -545,6 +545,14 @@ def _draw_rows(
     axes.set_yticklabels(names)
     axes.locator_params(axis="x", nbins=5)
 
+# %% ../nbs/api/05_plots.ipynb #8c8a4521
+def _study_grid(panels: int, rows: int) -> tuple[Figure, np.ndarray]:
+    "Panels beside each other, all on one scale."
+    size = (max(5.6, 1.6 + 1.7 * panels), 1.1 + 0.28 * rows)
+    shared = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, grid = plt.subplots(1, panels, figsize=size, **shared)
+    return figure, grid[0]
+
 # %% ../nbs/api/05_plots.ipynb #d380e364
 def plot_study(
     frame: pd.DataFrame,         # one row a run: data, variant, the figure, shortcut.image_auroc
@@ -553,21 +561,19 @@ def plot_study(
     xlabel: str = "",            # the figure's name and unit; empty: the column's name
     shortcut: bool = False,      # draw the line of the strongest shortcut; for image AUROC
     scale: float | int = 100,    # fractions are drawn in percent; 1 for what is none, such as dB
-    xlim: tuple[float | int, float | int] | None = None,  # of all panels, as drawn; None: as the values
+    xlim: tuple | None = None,   # (low, high) of all panels, as drawn; None: as wide as the values
 ) -> Figure:                     # the figure, closed already
     "Every run of a study as a dot, a panel a set, all panels on one scale."
     if frame.empty: raise ValueError("plot_study: there is no run to draw")
     by_set = frame["variant"].nunique() > 1
     panel, row = ("data", "variant") if by_set else ("variant", "data")
     heads, names = _unique(frame[panel]), _unique(frame[row])
-    size = (max(5.6, 1.6 + 1.7 * len(heads)), 1.1 + 0.28 * len(names))
     with recon_ad_style():
-        shared = {"sharex": True, "sharey": True, "squeeze": False}
-        drawing, grid = plt.subplots(1, len(heads), figsize=size, **shared)
-        for axes, head in zip(grid[0], heads):
+        drawing, grid = _study_grid(len(heads), len(names))
+        for axes, head in zip(grid, heads):
             _draw_rows(axes, frame[frame[panel] == head], row, names, figure, shortcut, scale)
             axes.set_title(head)
-        if xlim: grid[0, 0].set_xlim(xlim)
+        if xlim: grid[0].set_xlim(xlim)
         marks = "a dot: one run; a bar: their mean"
         if shortcut: marks += "; dashed: the shortcut"
         drawing.supxlabel(f"{xlabel or figure}   ({marks})", fontsize=8)

@@ -201,8 +201,8 @@ class Expectation:
     "A difference, and the bound that it was expected to exceed or to stay below."
     text: str               # what was expected, in words, with the figure that shows it
     differences: pd.Series  # by data and seed, see `paired_differences`
-    above: float | int | None = None  # it should be more than this, in the figure's unit: a fraction, dB
-    below: float | int | None = None  # it should be less than this; exactly one of the two is given
+    above: float | int | None = None  # it should exceed this, in the figure's unit: a fraction, dB
+    below: float | int | None = None  # it should stay below this; one of the two is given
 
     def __post_init__(self):
         if (self.above is None) == (self.below is None):

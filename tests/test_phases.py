@@ -43,7 +43,8 @@ def test_a_phase_ends_in_rows_and_stored_runs_carry_their_version(path):
     numbers = set(re.findall(r"^(\d)\. ", expected, re.M))
     assert numbers and set(re.findall(r"<th>(\d)\. ", said)) == numbers and len(verdicts) >= len(numbers)
     assert "of the library" in said and "smoke" not in said.lower()
-    assert "± 0.0" not in said
+    shortcuts = ("94.1", "88.2", "64.3", "77.6", "67.4")  # of the five sets, in percent: no seed moves them
+    assert not [value for value in shortcuts if f"{value} ± 0.0" in said]
 
 
 @pytest.mark.parametrize("path", JUDGED, ids=lambda path: path.stem)
