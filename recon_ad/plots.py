@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANOMALY_CMAP', 'PALETTE', 'GRAY_CMAP', 'MASK_COLOUR', 'recon_ad_style', 'as_images', 'show_images', 'overlay',
-           'common_vmax', 'show_detection', 'plot_curve', 'plot_history', 'plot_score_histogram']
+           'common_vmax', 'show_detection', 'plot_curve', 'plot_history', 'plot_score_histogram', 'plot_study']
 
 # %% ../nbs/api/05_plots.ipynb #15f9bd33
 import math
@@ -15,6 +15,7 @@ from itertools import chain, product
 # %% ../nbs/api/05_plots.ipynb #08fc2243
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, UInt8
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
@@ -501,3 +502,79 @@ def plot_score_histogram(
         axes.legend()
         plt.close(figure)
     return figure
+
+# %% ../nbs/api/05_plots.ipynb #825d0edf
+def _unique(values: pd.Series) -> list:
+    "What occurs, in the order in which it does."
+    return list(dict.fromkeys(values))
+
+# %% ../nbs/api/05_plots.ipynb #295853b7
+def _draw_runs(
+    axes: Axes,
+    place: int,              # height of the row
+    values: pd.Series,       # of its runs; NaN is not drawn
+    colour: str,
+    shortcut: float | None,  # drawn where it is given
+) -> None:
+    "A row: a dot for every run, a bar at their mean."
+    values = values.dropna()
+    axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.55, markersize=5)
+    if len(values):
+        axes.plot([values.mean()] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2.5)
+    if shortcut is None: return
+    look = {"color": "#666666", "linestyle": "--", "linewidth": 1.2}
+    axes.plot([shortcut] * 2, [place - 0.5, place + 0.5], **look)
+
+# %% ../nbs/api/05_plots.ipynb #5c71007c
+def _draw_rows(
+    axes: Axes,
+    runs: pd.DataFrame,  # those of one panel
+    row: str,            # the column that tells the rows apart
+    names: list,         # of all rows, those without a run too
+    figure: str,         # the column to draw
+    shortcut: bool,      # draw the shortcut as well
+    scale: float | int,  # of what is drawn
+) -> None:
+    "The rows of a panel, the first on top, a colour each."
+    colours = list(PALETTE.values()) * len(names)
+    for place, (name, colour) in enumerate(zip(names, colours)):
+        own = runs[runs[row] == name]
+        line = scale * own["shortcut.image_auroc"].iloc[0] if shortcut and len(own) else None
+        _draw_runs(axes, place, scale * own[figure], colour, line)
+    axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    axes.set_yticklabels(names)
+    axes.locator_params(axis="x", nbins=5)
+
+# %% ../nbs/api/05_plots.ipynb #8c8a4521
+def _study_grid(panels: int, rows: int) -> tuple[Figure, np.ndarray]:
+    "Panels beside each other, all on one scale."
+    size = (max(5.6, 1.6 + 1.7 * panels), 1.1 + 0.28 * rows)
+    shared = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, grid = plt.subplots(1, panels, figsize=size, **shared)
+    return figure, grid[0]
+
+# %% ../nbs/api/05_plots.ipynb #d380e364
+def plot_study(
+    frame: pd.DataFrame,         # one row a run: data, variant, the figure, shortcut.image_auroc
+    figure: str,                 # the column to draw, such as fused.image_auroc
+    title: str = "",             # the finding
+    xlabel: str = "",            # the figure's name and unit; empty: the column's name
+    shortcut: bool = False,      # draw the line of the strongest shortcut; for image AUROC
+    scale: float | int = 100,    # fractions are drawn in percent; 1 for what is none, such as dB
+    xlim: tuple | None = None,   # (low, high) of all panels, as drawn; None: as wide as the values
+) -> Figure:                     # the figure, closed already
+    "Every run of a study as a dot, a panel a set, all panels on one scale."
+    if frame.empty: raise ValueError("plot_study: there is no run to draw")
+    by_set = frame["variant"].nunique() > 1
+    panel, row = ("data", "variant") if by_set else ("variant", "data")
+    heads, names = _unique(frame[panel]), _unique(frame[row])
+    with recon_ad_style():
+        drawing, grid = _study_grid(len(heads), len(names))
+        for axes, head in zip(grid, heads):
+            _draw_rows(axes, frame[frame[panel] == head], row, names, figure, shortcut, scale)
+            axes.set_title(head)
+        if xlim: grid[0].set_xlim(xlim)
+        marks = "a dot: one run; a bar: their mean"
+        if shortcut: marks += "; dashed: the shortcut"
+        drawing.supxlabel(f"{xlabel or figure}   ({marks})", fontsize=8)
+        return _close(drawing, title)

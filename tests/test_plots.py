@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter
 
 from recon_ad.anomaly_maps import decide
 from recon_ad.plots import (
-    ANOMALY_CMAP, _is_alarm, as_images, common_vmax, overlay, plot_curve, plot_history, plot_score_histogram, recon_ad_style,
-    show_detection, show_images,
+    ANOMALY_CMAP, _is_alarm, as_images, common_vmax, overlay, plot_curve, plot_history, plot_score_histogram, plot_study,
+    recon_ad_style, show_detection, show_images,
 )
 from recon_ad.strips import make_defect
 
@@ -170,6 +170,44 @@ def test_plots_decide_as_the_detector_does():
     scores = [0.0, near, np.nextafter(near, np.float32(0)), 1.0, float('nan'), float('inf'), -float('inf')]
     for threshold in (0.1, float(near), 1.0, float('inf')):
         assert _is_alarm(np.array(scores, np.float32), threshold).tolist() == decide(torch.tensor(scores), threshold).tolist()
+
+
+def studied(values):
+    "Runs of a study: {(set, variant): values}."
+    rows = [{"data": data, "variant": variant, "aupro": value, "shortcut.image_auroc": 0.9}
+            for (data, variant), runs in values.items() for value in runs]
+    return pd.DataFrame(rows)
+
+
+def test_panels_of_a_study_share_a_scale_that_holds_every_dot():
+    values = {("grid", "clean"): [0.9, 0.95], ("grid", "damaged"): [0.97], ("pill", "clean"): [0.2], ("pill", "damaged"): [0.4, 0.3]}
+    panels = plot_study(studied(values), "aupro").axes
+    assert [axes.get_title(loc="left") for axes in panels] == ["grid", "pill"]
+    assert len({axes.get_xlim() for axes in panels}) == 1
+    for axes in panels:
+        low, high = axes.get_xlim()
+        drawn = np.concatenate([line.get_xdata() for line in axes.lines])
+        assert len(drawn) and low < drawn.min() and drawn.max() < high
+    dots = [line.get_xdata() for line in panels[1].lines if line.get_marker() == "o"]
+    bars = [line.get_xdata()[0] for line in panels[1].lines if line.get_marker() != "o"]
+    assert np.allclose(dots[1], [40, 30]) and np.allclose(bars, [20, 35])
+
+
+def test_a_single_variant_of_a_study_is_one_panel_with_a_shortcut_a_row():
+    values = {("grid", "clean"): [0.9, 0.95], ("pill", "clean"): [0.2]}
+    (axes,) = plot_study(studied(values), "aupro", shortcut=True, xlabel="image AUROC (%)").axes
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert len(dashed) == 2 and all(np.allclose(line.get_xdata(), 90) for line in dashed)
+    low, high = axes.get_ylim()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["grid", "pill"] and low > high
+
+
+def test_a_study_may_lack_runs_and_numbers():
+    gap = {("grid", "clean"): [0.9], ("pill", "damaged"): [float("nan"), 0.3]}
+    panels = plot_study(studied(gap), "aupro", scale=1, xlim=(0, 1)).axes
+    dots = [len(line.get_xdata()) for axes in panels for line in axes.lines if line.get_marker() == "o"]
+    assert dots == [1, 0, 0, 1] and panels[0].get_xlim() == (0, 1)
+    with pytest.raises(ValueError, match="no run"): plot_study(studied(gap)[:0], "aupro")
 
 
 def test_figures_are_small(tmp_path):

@@ -28,7 +28,6 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "84_results": (32, 4),
     "86_run": (3, 2),
     "87_engines": (19, 4),
-    "88_study": (13, 1),
     "89_sweep": (16, 1),
     "99_cli": (46, 6),
 }
