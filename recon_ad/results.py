@@ -11,10 +11,10 @@ __all__ = ['BEFORE', 'SCALES', 'plain', 'experiment_key', 'present_line', 'load_
 # %% ../nbs/api/84_results.ipynb #b90d4ab8
 import csv
 import importlib.util
+import io
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -25,6 +25,7 @@ import pandas as pd
 from filelock import FileLock
 from numpy.typing import ArrayLike
 
+from .files import whole_file
 from .metrics import image_auroc
 from .settings import rename_fields, rename_views
 
@@ -86,19 +87,8 @@ def write_text(
     text: str,                # all of its content
 ) -> Path:                    # the file
     "The text on disk, whole or not at all."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.chmod(file.name, 0o644)  # NamedTemporaryFile makes private files; results are for everyone
-        os.replace(file.name, path)
-    except OSError:
-        os.unlink(file.name)
-        raise
-    return path
+    with whole_file(path, "write_text") as part: part.write_text(text, encoding="utf-8", newline="\n")
+    return Path(path)
 
 # %% ../nbs/api/84_results.ipynb #37e1dae3
 def store_result(
@@ -387,16 +377,15 @@ def store_history(
     "The history of a training, as CSV, and for TensorBoard where that is installed."
     history = [plain(row) for row in history]
     names = list(dict.fromkeys(name for row in history for name in row))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "history.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-    if importlib.util.find_spec("tensorboard") is None: return folder / "history.csv"
+    text, path = io.StringIO(), Path(folder) / "history.csv"
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(path, text.getvalue())
+    if importlib.util.find_spec("tensorboard") is None: return path
     from torch.utils.tensorboard import SummaryWriter  # here, because it is an extra and slow to import
-    with SummaryWriter(str(folder / "tensorboard")) as board:
+    with SummaryWriter(str(path.with_name("tensorboard"))) as board:
         for number, row in enumerate(history):
             for name, value in row.items():
                 if name != "step" and isinstance(value, (int, float)): board.add_scalar(name, value, row.get("step", number))
-    return folder / "history.csv"
+    return path

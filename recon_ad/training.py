@@ -9,8 +9,8 @@ __all__ = ['step_generator', 'batch_indices', 'augment', 'relight', 'random_crop
 
 # %% ../nbs/api/40_training.ipynb #46bbfdac
 import hashlib
+import io
 import math
-import os
 import signal
 import statistics
 import threading
@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 from .architectures import Autoencoder
 from .data import to_float
 from .device import mixed_precision, pick_device, pick_precision
+from .files import whole_file
 from .losses import CompositeLoss
 from .marking import MARKING_LOSSES, soft_label
 from .settings import TrainingSettings
@@ -260,9 +261,9 @@ class TrainingData:
 # %% ../nbs/api/40_training.ipynb #f307468e
 def save_checkpoint(path: Path, **state) -> None:
     "Written whole or not at all."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, partial := path.with_suffix(".partial"))
-    os.replace(partial, path)
+    content = io.BytesIO()
+    torch.save(state, content)  # in memory: a full disk is then an ordinary error of writing
+    with whole_file(path, "train") as part: part.write_bytes(content.getbuffer())
 
 # %% ../nbs/api/40_training.ipynb #0f3f4359
 def _checksum(array: np.ndarray | None) -> str:

@@ -1,10 +1,14 @@
-"An exported detector: what it must never do, whatever breaks."
+"What leaves this machine: the same numbers on another processor and without this library, and no verdict that is wrong."
 import numpy as np
 import onnxruntime
+import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from recon_ad.detector import Detector
 from recon_ad.export import export_onnx
+from recon_ad.latent import whitening
 
 
 def test_a_broken_network_passes_no_part(tmp_path):
@@ -20,3 +24,25 @@ def test_a_broken_network_passes_no_part(tmp_path):
     score, verdict = graph.run(["anomaly_score", "is_anomalous"], {"image": images[:1]})
     assert np.isnan(score).all() and verdict.all()
     assert detector.predict(images[:1]).is_anomalous.all()
+
+
+class Doubles(TorchDispatchMode):
+    "Notes the devices on which something is computed in float64."
+    def __init__(self):
+        super().__init__()
+        self.devices = set()
+
+    def __torch_dispatch__(self, function, kinds, arguments=(), named=None):
+        result = function(*arguments, **(named or {}))
+        for one in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(one, torch.Tensor) and one.dtype == torch.float64: self.devices.add(one.device.type)
+        return result
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda"])
+def test_whitening_needs_no_float64_of_the_device_and_comes_back_to_it(device):
+    "Tensors without content: shapes, types and devices are followed, and no such device is needed."
+    with FakeTensorMode():
+        covariance = torch.empty(3, 3, device=device)
+        with Doubles() as doubles: whitened = whitening(covariance)
+    assert (whitened.device.type, whitened.dtype, doubles.devices) == (device, torch.float32, {"cpu"})

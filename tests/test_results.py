@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,21 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"): write_text(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600)])
+def test_what_is_written_can_be_read_by_others_where_the_umask_lets_them(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        paths = store_result(tmp_path / "phase.jsonl", line()), store_history(tmp_path / "run", [{"step": 1, "mse": 0.5}])
+    finally: os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [mode, mode]
+
+
+def test_a_link_to_results_stays_a_link(tmp_path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "phase.jsonl")
+    store_result(tmp_path / "link.jsonl", line())
+    assert (tmp_path / "link.jsonl").is_symlink() and load_lines(tmp_path / "phase.jsonl") == [line()]
 
 
 json_values = st.recursive(st.none() | st.booleans() | st.integers(-2**53, 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),

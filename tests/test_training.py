@@ -1,5 +1,8 @@
 "What training promises whatever the machine does: a budget of time holds, and a resumed run goes on where it stopped."
+import os
+import resource
 import signal
+import stat
 import time
 
 import numpy as np
@@ -9,7 +12,9 @@ import torch
 from recon_ad.architectures import build_model
 from recon_ad.detector import Detector
 from recon_ad.losses import parse_loss
-from recon_ad.training import Clock, ThreadChoice, TrainingData, TrainingSettings, read_checkpoint, train
+from recon_ad.training import (
+    Clock, ThreadChoice, TrainingData, TrainingSettings, read_checkpoint, save_checkpoint, train,
+)
 
 SMALL = {"width": 8, "depth": 2, "bottleneck": 16}
 SETTINGS = TrainingSettings(batch_size=2, precision="float32")
@@ -85,6 +90,30 @@ class TestBudget:
         detector.fit(squares(), seconds=0.5, progress=False)
         made = detector.history_[-1]["step"]
         assert made > 1 and Detector.load(detector.save(tmp_path / "squares.safetensors")).settings.steps == made
+
+
+class TestCheckpointIsWholeOrNot:
+    def test_a_full_disk_leaves_the_old_one(self, tmp_path):
+        path = tmp_path / "run.checkpoint"
+        save_checkpoint(path, step=1, settings={}, identity={}, weights=torch.zeros(1000))
+        before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # no file may grow beyond
+        try:
+            with pytest.raises(OSError, match="train: cannot write .*run.checkpoint: File too large; free space"):
+                save_checkpoint(path, step=2, settings={}, identity={}, weights=torch.ones(1000))
+        finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == before and os.listdir(tmp_path) == ["run.checkpoint"]
+
+    @pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600)])
+    def test_others_may_read_it_where_the_umask_lets_them(self, tmp_path, umask, mode):
+        before = os.umask(umask)
+        try: save_checkpoint(tmp_path / "run.checkpoint", step=1)
+        finally: os.umask(before)
+        assert stat.S_IMODE((tmp_path / "run.checkpoint").stat().st_mode) == mode
+
+    def test_equal_states_are_equal_files(self, tmp_path):
+        for name in ("a", "b"): save_checkpoint(tmp_path / name, step=1, weights=torch.ones(3))
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_without_a_budget_the_clock_counts():
