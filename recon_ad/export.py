@@ -38,9 +38,10 @@ class Judge(nn.Module):
     ):
         super().__init__()
         self.detector = twin = detector.copy()
-        twin.model_, twin.score_ = (deepcopy(part).cpu().eval() for part in (detector.model_, detector.score_))
+        self.model = twin.model_ = deepcopy(detector.model_).cpu().eval()
+        self.score = twin.score_ = deepcopy(detector.score_).cpu().eval()
         twin.region_ = None if detector.region_ is None else detector.region_.cpu()
-        self.model, self.score, self.highest = twin.model_, twin.score_, 2**bits - 1
+        self.highest = 2**bits - 1
 
     def forward(
         self,
@@ -95,9 +96,11 @@ def _joined_product(
 ) -> Float[Tensor, "*batch h w"]:
     "`BandedProduct.product` for batches of any size."
     def blocks(length):
-        return [(slice(at, at + 32), slice(max(at - reach, 0), at + 32 + reach)) for at in range(0, length, 32)]
+        starts = range(0, length, 32)
+        return [(slice(at, at + 32), slice(max(at - reach, 0), at + 32 + reach)) for at in starts]
     height, width = images.shape[-2:]
-    across = torch.cat([images[..., seen] @ columns[here, seen].T for here, seen in blocks(width)], -1)
+    across = [images[..., seen] @ columns[here, seen].T for here, seen in blocks(width)]
+    across = torch.cat(across, -1)
     return torch.cat([rows[here, seen] @ across[..., seen, :] for here, seen in blocks(height)], -2)
 
 # %% ../nbs/api/81_export.ipynb #d7cdc843
@@ -109,19 +112,22 @@ def _trace(
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports operators of libraries that are not used here
     batches = {"image": {0: torch.export.Dim("n")}}
     outputs = ["anomaly_map", "anomaly_score", "is_anomalous", "reconstruction"]
+    names = {"input_names": ["image"], "output_names": outputs}
     joined = patch.object(BandedProduct, "product", staticmethod(_joined_product))
     with torch.no_grad(), joined, warnings.catch_warnings(action="ignore"):
         judge(example)  # what is usual at each place is worked out at the first call: it becomes a constant
         traced = torch.export.export(judge, (example,), dynamic_shapes=batches, strict=False)
-        return torch.onnx.export(traced, (example,), dynamo=True, verbose=False, input_names=["image"], output_names=outputs)
+        return torch.onnx.export(traced, (example,), dynamo=True, verbose=False, **names)
 
 # %% ../nbs/api/81_export.ipynb #822174d8
 def export_onnx(
     detector: Detector,   # fitted
     path: str | Path,     # file to write, ends in .onnx; after a failure an old one is still there
     bits: int = 8,        # of a pixel: 8 (uint8) or 16 (uint16)
-) -> Path:                # input `image` (n, h, w); outputs `anomaly_map`, `anomaly_score`, `is_anomalous`, `reconstruction`
-    "Write the whole detector as one ONNX graph, and say in its metadata what it expects."
+) -> Path:
+    """Write the whole detector as one ONNX graph, and say in its metadata what it expects.
+
+    Input: `image` (n, h, w). Outputs: `anomaly_map`, `anomaly_score`, `is_anomalous`, `reconstruction`."""
     path = Path(path)
     if path.suffix != ".onnx": raise ValueError(f"export_onnx: the file must end in .onnx, got {path.name}")
     if bits not in (8, 16): raise ValueError(f"export_onnx: bits must be 8 or 16, got {bits}")

@@ -89,8 +89,8 @@ def _is_deep(
     "Whether it is nested deeper than any result, and than what walks through one should follow."
     level = [value]
     for _ in range(most):
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
-        level = list(chain.from_iterable(inner))
+        nested = [one for one in level if isinstance(one, (dict, list))]
+        level = list(chain.from_iterable(one.values() if isinstance(one, dict) else one for one in nested))
     return bool(level)
 
 # %% ../nbs/api/84_results.ipynb #d51b1a2f

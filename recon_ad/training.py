@@ -340,6 +340,17 @@ def _check_plain(
         if is_pair or isinstance(value, (str, int, float, type(None))) and is_single(value, object): continue
         raise ValueError(f"{name}.{key[:60]} must be a plain value, got {_shown(value)}")
 
+# %% ../nbs/api/40_training.ipynb #a03118ba
+def _check_clock(clock: dict) -> None:
+    "Refuse what `Clock.state` does not give."
+    if set(clock) != {"spent", "ready", "durations"}:
+        raise ValueError("clock must have spent, ready and durations")
+    durations = clock["durations"]
+    if not isinstance(durations, list):
+        raise ValueError(f"clock.durations must be a list, got {_shown(durations)}")
+    _check_numbers({"spent": clock["spent"], "ready": clock["ready"]}, "clock")
+    _check_numbers({str(place): value for place, value in enumerate(durations)}, "clock.durations")
+
 # %% ../nbs/api/40_training.ipynb #4c6ea77d
 def _check_state(state: object) -> None:
     "Refuse what cannot be the state of a training, whichever."
@@ -351,12 +362,7 @@ def _check_state(state: object) -> None:
     if type(state["step"]) is not int or not 1 <= state["step"] <= steps:
         raise ValueError(f"step must be a whole number from 1 to {steps}, got {_shown(state['step'])}")
     _check_history(state["history"], state["step"])
-    clock = _as_dict(state["clock"], "clock")
-    if set(clock) != {"spent", "ready", "durations"}: raise ValueError("clock must be what `Clock.state` gives")
-    durations = clock["durations"]
-    if not isinstance(durations, list): raise ValueError(f"clock.durations must be a list, got {_shown(durations)}")
-    _check_numbers({"spent": clock["spent"], "ready": clock["ready"]}, "clock")
-    _check_numbers({str(place): value for place, value in enumerate(durations)}, "clock.durations")
+    _check_clock(_as_dict(state["clock"], "clock"))
 
 # %% ../nbs/api/40_training.ipynb #a12f43bc
 def read_checkpoint(path: Path) -> dict:
@@ -392,6 +398,13 @@ def _check_tensors(
     for key, value in found.items():
         if not value.isfinite().all(): raise ValueError(f"{name}.{key} holds values that are not finite")
 
+# %% ../nbs/api/40_training.ipynb #98fb300f
+def _fixed(groups: object) -> object:
+    "An optimiser's groups without the learning rate, which each step sets."
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        raise ValueError(f"optimiser.param_groups must be dicts in a list, got {_shown(groups)}")
+    return [{name: value for name, value in group.items() if name != "lr"} for group in groups]
+
 # %% ../nbs/api/40_training.ipynb #df829013
 def _check_optimiser(
     state: dict,                       # of a checkpoint
@@ -399,21 +412,20 @@ def _check_optimiser(
     step: int,                         # steps that were made
 ) -> None:
     "Refuse an optimiser of other weights, other settings or another step."
-    state, fresh = _as_dict(state, "optimiser"), optimiser.state_dict()
-    if set(state) != set(fresh): raise ValueError("optimiser must be what an optimiser's `state_dict` gives")
-    for group in fresh["param_groups"]: group["lr"] = state["param_groups"][0]["lr"]  # each step sets it
-    if state["param_groups"] != fresh["param_groups"]:
+    if set(_as_dict(state, "optimiser")) != {"state", "param_groups"} or not isinstance(state["state"], dict):
+        raise ValueError("optimiser must have a state and param_groups")
+    if _fixed(state["param_groups"]) != _fixed(optimiser.state_dict()["param_groups"]):
         raise ValueError("optimiser.param_groups are those of another optimiser")
-    weights = dict(enumerate(one for group in optimiser.param_groups for one in group["params"]))
-    counts = set()
+    weights = dict(enumerate(optimiser.param_groups[0]["params"]))
     for place, moments in state["state"].items():
         if place not in weights: raise ValueError(f"optimiser: there is no weight {_shown(place)}")
         like = weights[place]
         wanted = {"step": torch.tensor(0.0), "exp_avg": like, "exp_avg_sq": like}
         _check_tensors(moments, wanted, f"optimiser.{place}")
-        if (moments["exp_avg_sq"] < 0).any(): raise ValueError(f"optimiser: squares of weight {place} are below 0")
-        counts.add(moments["step"].item())
-    if max(counts, default=0) != step: raise ValueError(f"optimiser: it has not made the {step} steps")
+        if (moments["exp_avg_sq"] < 0).any():
+            raise ValueError(f"optimiser.{place}: squares are below 0")
+    made = max((moments["step"].item() for moments in state["state"].values()), default=0)
+    if made != step: raise ValueError(f"optimiser: it has not made the {step} steps")
 
 # %% ../nbs/api/40_training.ipynb #64b5bd7f
 def _check_loss(
@@ -422,7 +434,8 @@ def _check_loss(
 ) -> None:
     "Refuse a loss of other terms, or balanced in another way."
     fresh = loss.state_dict()
-    if set(_as_dict(state, "loss")) != set(fresh) or type(state["seen"]) is not int: raise ValueError("loss must be a loss's state")
+    if set(_as_dict(state, "loss")) != set(fresh) or type(state["seen"]) is not int:
+        raise ValueError("loss must have means and a number seen")
     _check_numbers(state["means"], "loss.means")
     if set(state["means"]) != set(fresh["means"]): raise ValueError("loss.means must be of the same terms")
     if not 0 <= state["seen"] <= loss.balance:
