@@ -48,7 +48,7 @@ class Judge(nn.Module):
         image: UInt[Tensor, "n h w"],  # gray levels, at the detector's size
     ) -> tuple[Float[Tensor, "n h w"], Float[Tensor, "n"], Bool[Tensor, "n"], Float[Tensor, "n h w"]]:
         "Anomaly map, anomaly score, whether it is above the threshold, and the reconstruction."
-        # not Detector.observe: it picks a precision and a device, and a graph has neither
+        # no `observe` of the detector's own: it picks precision and device
         seen = observe(self.model, image[:, None].float() / self.highest)
         anomaly_map, anomaly_score = self.detector.judge(self.detector.raw(seen))
         verdict = decide(anomaly_score, self.detector.threshold_)
@@ -109,13 +109,13 @@ def _trace(
     example: UInt[Tensor, "2 h w"],
 ) -> torch.onnx.ONNXProgram:
     "The graph of a judge, for any number of images; PyTorch fails rather than fix their number."
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports operators of libraries that are not used here
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports operators that are not used here
     batches = {"image": {0: torch.export.Dim("n")}}
     outputs = ["anomaly_map", "anomaly_score", "is_anomalous", "reconstruction"]
     names = {"input_names": ["image"], "output_names": outputs}
     joined = patch.object(BandedProduct, "product", staticmethod(_joined_product))
     with torch.no_grad(), joined, warnings.catch_warnings(action="ignore"):
-        judge(example)  # what is usual at each place is worked out at the first call: it becomes a constant
+        judge(example)  # works out what is usual at each place: it becomes a constant
         traced = torch.export.export(judge, (example,), dynamic_shapes=batches, strict=False)
         return torch.onnx.export(traced, (example,), dynamo=True, verbose=False, **names)
 
@@ -140,7 +140,8 @@ def export_onnx(
             "export_onnx: this detector was calibrated in bfloat16, the graph computes in float32: "
             "scores differ by some percent; see in_float32 for equal numbers", stacklevel=2,
         )
-    example = torch.zeros((2, *detector.settings.size), dtype=torch.uint8 if bits == 8 else torch.uint16)
+    depth = torch.uint8 if bits == 8 else torch.uint16
+    example = torch.zeros((2, *detector.settings.size), dtype=depth)
     program = _trace(Judge(detector, bits), example)
     program.model.metadata_props.update(describe(detector, bits))
     with whole_file(path, "export_onnx") as part: program.save(part)

@@ -90,7 +90,8 @@ def _is_deep(
     level = [value]
     for _ in range(most):
         nested = [one for one in level if isinstance(one, (dict, list))]
-        level = list(chain.from_iterable(one.values() if isinstance(one, dict) else one for one in nested))
+        inner = [one.values() if isinstance(one, dict) else one for one in nested]
+        level = list(chain.from_iterable(inner))
     return bool(level)
 
 # %% ../nbs/api/84_results.ipynb #d51b1a2f

@@ -337,7 +337,8 @@ def _check_plain(
     "Refuse what is no dict of plain values: texts, numbers and tuples of whole numbers."
     for key, value in _as_dict(values, name).items():
         is_pair = isinstance(value, tuple) and all(type(one) is int for one in value)
-        if is_pair or isinstance(value, (str, int, float, type(None))) and is_single(value, object): continue
+        is_plain = isinstance(value, (str, int, float, type(None)))
+        if is_pair or is_plain and is_single(value, object): continue
         raise ValueError(f"{name}.{key[:60]} must be a plain value, got {_shown(value)}")
 
 # %% ../nbs/api/40_training.ipynb #a03118ba
@@ -369,8 +370,8 @@ def read_checkpoint(path: Path) -> dict:
     "The state saved by `train`; nothing in the file is executed."
     if not path.exists(): raise FileNotFoundError(f"train: there is no checkpoint {path}")
     try:
-        with zipfile.ZipFile(path) as file: packed = [one for one in file.infolist() if one.compress_type]
-        if packed: raise ValueError("it is compressed, and could unfold to any size")
+        with zipfile.ZipFile(path) as file: kinds = {one.compress_type for one in file.infolist()}
+        if kinds != {zipfile.ZIP_STORED}: raise ValueError("it is compressed, and could unfold to any size")
         state = torch.load(path, weights_only=True, map_location="cpu")
         _check_state(state)
     except PermissionError: raise
