@@ -158,7 +158,7 @@ def judge(path, session):  # map, score, verdict, reconstruction; session = onnx
     ratio = {"stretch": np.array, "pad": np.min, "crop": np.max}[about["resize"]](size / gray.shape)
     scaled = np.round(np.multiply(gray.shape, ratio)).astype(int).clip(1)
     level = np.round(Image.fromarray(gray.astype("float32")).resize(scaled[::-1], Image.BILINEAR))
-    place = [np.arange(n) - (n - s) // 2 for n, s in zip(size, scaled)]  # cut, or mirrored at the border
+    place = [np.arange(n) - (n - s) // 2 for n, s in zip(size, scaled)]  # cut, or mirrored
     rows, columns = (s - 1 - abs(p % max(2 * s - 2, 1) - s + 1) for p, s in zip(place, scaled))
     return session.run(None, {"image": level[rows][:, columns][None].astype(gray.dtype)})
 '''.strip()  # a program for where the graph runs; it needs NumPy, Pillow and ONNX Runtime
