@@ -70,7 +70,7 @@ class TestReader:
 
     @pytest.mark.parametrize("resize", ["stretch", "pad", "crop"])
     @pytest.mark.parametrize("bits", [8, 16])
-    @pytest.mark.parametrize("size", [(97, 131), (130, 61), (20, 30), (32, 64), (33, 64), (9, 200), (200, 9)])
+    @pytest.mark.parametrize("size", [(97, 131), (130, 61), (20, 30), (32, 64), (33, 64), (9, 200), (200, 20)])
     def test_it_resizes_as_the_library_does(self, tmp_path, resize, bits, size):
         "Both round to whole levels what they have computed in float32 in different orders: a tie may go either way."
         path = picture(tmp_path / "part.png", size, bits)
