@@ -11,13 +11,14 @@ __all__ = ['BEFORE', 'SCALES', 'plain', 'experiment_key', 'present_line', 'load_
 # %% ../nbs/api/84_results.ipynb #b90d4ab8
 import csv
 import importlib.util
+import io
 import json
 import math
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ import pandas as pd
 from filelock import FileLock
 from numpy.typing import ArrayLike
 
+from .files import whole_file
 from .metrics import image_auroc
 from .settings import rename_fields, rename_views
 
@@ -63,6 +65,88 @@ def present_line(
     if "chosen" in context: context["chosen"] = rename_views(context["chosen"])
     return dict(line) | {"experiment": fields, "metrics": metrics, "context": context}
 
+# %% ../nbs/api/84_results.ipynb #d7ba8956
+def _read_object(pairs: list[tuple[str, object]]) -> dict:
+    "A JSON object whose names differ."
+    found = {}
+    for name, value in pairs:
+        if name in found: raise ValueError(f"{name[:60]!r} stands in one object twice")
+        found[name] = value
+    return found
+
+# %% ../nbs/api/84_results.ipynb #11068621
+def _read_number(text: str) -> int | float:
+    "A finite number; JSON as Python reads it knows others."
+    value = int(text) if text.lstrip("-").isdigit() else float(text)
+    if abs(value) <= sys.float_info.max: return value
+    raise ValueError(f"{text[:60]} is no finite number")
+
+# %% ../nbs/api/84_results.ipynb #5eb6053e
+def _is_deep(
+    value: object,    # what JSON holds
+    most: int = 30,   # levels of objects and lists
+) -> bool:
+    "Whether it is nested deeper than any result, and than what walks through one should follow."
+    level = [value]
+    for _ in range(most):
+        nested = [one for one in level if isinstance(one, (dict, list))]
+        inner = [one.values() if isinstance(one, dict) else one for one in nested]
+        level = list(chain.from_iterable(inner))
+    return bool(level)
+
+# %% ../nbs/api/84_results.ipynb #d51b1a2f
+def _check_line(
+    line: dict,  # a result, of this version or of one before
+) -> None:
+    "Refuse a result that the tables would misread."
+    if not isinstance(line, dict) or "experiment" not in line:
+        raise ValueError(f"must be an object with an 'experiment', got {json.dumps(line)[:60]!r}")
+    for name in ("experiment", "metrics", "context"):
+        part = line.get(name, {})
+        if not isinstance(part, dict): raise ValueError(f"{name} must be an object, got {json.dumps(part)[:60]}")
+    for part, name in (("experiment", "score"), ("experiment", "damage"), ("context", "chosen")):
+        text = line.get(part, {}).get(name, "")
+        if not isinstance(text, str): raise ValueError(f"{part}.{name} must be text, got {json.dumps(text)[:60]}")
+
+# %% ../nbs/api/84_results.ipynb #5bab19a0
+def _check_names(
+    line: dict,     # a result, as it was stored
+    present: dict,  # the same under the names of today
+) -> None:
+    "Refuse a result in which two values go by one name."
+    renamed = rename_fields(line["experiment"]), present["metrics"]
+    if len(renamed[0]) < len(line["experiment"]) or len(renamed[1]) < len(line.get("metrics", {})):
+        raise ValueError("names one thing by its old and its new name")
+    taken = set()
+    for part, prefix in (("experiment", ""), ("metrics", ""), ("context", "context")):
+        for name in _dotted_names(present[part], prefix):
+            if name in taken: raise ValueError(f"has two values for {name[:60]!r}")
+            taken.add(name)
+
+# %% ../nbs/api/84_results.ipynb #0c825c01
+def _dotted_names(nested: dict, prefix: str = "") -> Iterator[str]:
+    "The names that `flatten` gives, as often as it gives them."
+    for key, value in nested.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, dict): yield from _dotted_names(value, name)
+        else: yield name
+
+# %% ../nbs/api/84_results.ipynb #54999880
+def _read_line(text: bytes) -> dict:
+    "A stored result under the names of today, or an error that says what is wrong with it."
+    try:
+        readers = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), _read_number)
+        line = json.loads(text.decode("utf-8"), object_pairs_hook=_read_object, **readers)
+        if _is_deep(line): raise RecursionError
+        json.dumps(line, ensure_ascii=False).encode("utf-8")  # half a character cannot be stored again
+    except UnicodeError: raise ValueError("is not text in UTF-8") from None
+    except RecursionError: raise ValueError("is not JSON (objects within objects, too deep)") from None
+    except ValueError as error: raise ValueError(f"is not JSON ({error})") from None
+    _check_line(line)
+    present = present_line(line)
+    _check_names(line, present)
+    return present
+
 # %% ../nbs/api/84_results.ipynb #e745e4e5
 def load_lines(
     path: str | os.PathLike,  # a results file, one JSON object a line; it need not exist yet
@@ -70,14 +154,13 @@ def load_lines(
     "The results of a file, as they were stored."
     path, results = Path(path), []
     if not path.exists(): return results
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if not line.strip(): continue
-        try: result = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"load_lines: {path} line {number} is not JSON ({error}); delete the line and run its experiment again") from None
-        if not isinstance(result, dict) or "experiment" not in result:
-            raise ValueError(f"load_lines: {path} line {number} must be an object with an 'experiment', got {line[:60]}")
-        results.append(present_line(result))
+        try: results.append(_read_line(line))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"load_lines: {path} line {number} {error}; delete the line and run its experiment again"
+            ) from None
     return results
 
 # %% ../nbs/api/84_results.ipynb #43a62b57
@@ -86,19 +169,8 @@ def write_text(
     text: str,                # all of its content
 ) -> Path:                    # the file
     "The text on disk, whole or not at all."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.chmod(file.name, 0o644)  # NamedTemporaryFile makes private files; results are for everyone
-        os.replace(file.name, path)
-    except OSError:
-        os.unlink(file.name)
-        raise
-    return path
+    with whole_file(path, "write_text") as part: part.write_text(text, encoding="utf-8", newline="\n")
+    return Path(path)
 
 # %% ../nbs/api/84_results.ipynb #37e1dae3
 def store_result(
@@ -387,16 +459,15 @@ def store_history(
     "The history of a training, as CSV, and for TensorBoard where that is installed."
     history = [plain(row) for row in history]
     names = list(dict.fromkeys(name for row in history for name in row))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "history.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-    if importlib.util.find_spec("tensorboard") is None: return folder / "history.csv"
+    text, path = io.StringIO(), Path(folder) / "history.csv"
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(path, text.getvalue())
+    if importlib.util.find_spec("tensorboard") is None: return path
     from torch.utils.tensorboard import SummaryWriter  # here, because it is an extra and slow to import
-    with SummaryWriter(str(folder / "tensorboard")) as board:
+    with SummaryWriter(str(path.with_name("tensorboard"))) as board:
         for number, row in enumerate(history):
             for name, value in row.items():
                 if name != "step" and isinstance(value, (int, float)): board.add_scalar(name, value, row.get("step", number))
-    return folder / "history.csv"
+    return path

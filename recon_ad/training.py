@@ -9,12 +9,13 @@ __all__ = ['step_generator', 'batch_indices', 'augment', 'relight', 'random_crop
 
 # %% ../nbs/api/40_training.ipynb #46bbfdac
 import hashlib
+import io
 import math
-import os
 import signal
 import statistics
 import threading
 import time
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -32,6 +33,7 @@ from tqdm.auto import tqdm
 from .architectures import Autoencoder
 from .data import to_float
 from .device import mixed_precision, pick_device, pick_precision
+from .files import compare_shapes, is_single, whole_file
 from .losses import CompositeLoss
 from .marking import MARKING_LOSSES, soft_label
 from .settings import TrainingSettings
@@ -260,9 +262,9 @@ class TrainingData:
 # %% ../nbs/api/40_training.ipynb #f307468e
 def save_checkpoint(path: Path, **state) -> None:
     "Written whole or not at all."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, partial := path.with_suffix(".partial"))
-    os.replace(partial, path)
+    content = io.BytesIO()
+    torch.save(state, content)  # in memory: a full disk is then an ordinary error of writing
+    with whole_file(path, "train") as part: part.write_bytes(content.getbuffer())
 
 # %% ../nbs/api/40_training.ipynb #0f3f4359
 def _checksum(array: np.ndarray | None) -> str:
@@ -285,26 +287,184 @@ def run_identity(model: nn.Module, data: TrainingData, loss: CompositeLoss) -> d
         "network": f"{type(model).__name__} of {weights} weights",
     }
 
+# %% ../nbs/api/40_training.ipynb #7de5bd38
+def _check_numbers(
+    values: object,  # of a checkpoint: numbers by name
+    name: str,       # of them, for the error
+) -> None:
+    "Refuse what is no dict of numbers from 0 up."
+    for key, value in _as_dict(values, name).items():
+        if is_single(value, float) and value >= 0: continue
+        raise ValueError(f"{name}.{key[:60]} must be a number >= 0, got {_shown(value)}")
+
+# %% ../nbs/api/40_training.ipynb #6b5702d5
+def _shown(value: object) -> str:
+    "A value of a file, for an error: lists within lists could be endless."
+    if isinstance(value, (str, int, float, type(None))): return repr(value)[:60]
+    return f"a {type(value).__name__}"
+
+# %% ../nbs/api/40_training.ipynb #69ced9ce
+def _as_dict(
+    value: object,  # of a checkpoint
+    name: str,      # of it, for the error
+) -> dict:
+    "The value, refused where it is no dict whose keys are texts."
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value): return value
+    raise ValueError(f"{name} must be a dict with names, got {_shown(value)}")
+
+# %% ../nbs/api/40_training.ipynb #37ce26c4
+def _check_history(
+    history: object,  # of a checkpoint
+    step: int,        # at which it was written
+) -> None:
+    "Refuse what is no history up to this step."
+    if not isinstance(history, list): raise ValueError(f"history must be a list, got {_shown(history)}")
+    before = 0
+    for row in history:
+        if not isinstance(row, dict) or type(row.get("step")) is not int or type(row.get("loss")) is not float:
+            raise ValueError("history must be rows with a step and a loss")
+        if any(type(value) not in (int, float) for value in row.values()):
+            raise ValueError(f"history must hold numbers alone, at step {row['step']}")
+        if not before < row["step"] <= step:
+            raise ValueError(f"history must be in the order of the steps, up to {step}, got {row['step']}")
+        before = row["step"]
+
+# %% ../nbs/api/40_training.ipynb #b9235958
+def _check_plain(
+    values: object,  # of a checkpoint: settings, or what else a run is known by
+    name: str,       # of them, for the error
+) -> None:
+    "Refuse what is no dict of plain values: texts, numbers and tuples of whole numbers."
+    for key, value in _as_dict(values, name).items():
+        is_pair = isinstance(value, tuple) and all(type(one) is int for one in value)
+        is_plain = isinstance(value, (str, int, float, type(None)))
+        if is_pair or is_plain and is_single(value, object): continue
+        raise ValueError(f"{name}.{key[:60]} must be a plain value, got {_shown(value)}")
+
+# %% ../nbs/api/40_training.ipynb #a03118ba
+def _check_clock(clock: dict) -> None:
+    "Refuse what `Clock.state` does not give."
+    if set(clock) != {"spent", "ready", "durations"}:
+        raise ValueError("clock must have spent, ready and durations")
+    durations = clock["durations"]
+    if not isinstance(durations, list):
+        raise ValueError(f"clock.durations must be a list, got {_shown(durations)}")
+    _check_numbers({"spent": clock["spent"], "ready": clock["ready"]}, "clock")
+    _check_numbers({str(place): value for place, value in enumerate(durations)}, "clock.durations")
+
+# %% ../nbs/api/40_training.ipynb #4c6ea77d
+def _check_state(state: object) -> None:
+    "Refuse what cannot be the state of a training, whichever."
+    parts = {"model", "optimiser", "loss", "step", "history", "sums", "clock", "settings", "identity"}
+    if lacking := sorted(parts - set(_as_dict(state, "what it holds"))): raise ValueError(f"{lacking[0]} is missing")
+    for name in ("settings", "identity"): _check_plain(state[name], name)
+    steps = TrainingSettings().changed(**state["settings"]).steps
+    if "steps" not in state["settings"]: raise ValueError("settings.steps is missing")
+    if type(state["step"]) is not int or not 1 <= state["step"] <= steps:
+        raise ValueError(f"step must be a whole number from 1 to {steps}, got {_shown(state['step'])}")
+    _check_history(state["history"], state["step"])
+    _check_clock(_as_dict(state["clock"], "clock"))
+
 # %% ../nbs/api/40_training.ipynb #a12f43bc
 def read_checkpoint(path: Path) -> dict:
-    "The state saved by `train`."
+    "The state saved by `train`; nothing in the file is executed."
+    if not path.exists(): raise FileNotFoundError(f"train: there is no checkpoint {path}")
     try:
+        with zipfile.ZipFile(path) as file: kinds = {one.compress_type for one in file.infolist()}
+        if kinds != {zipfile.ZIP_STORED}: raise ValueError("it is compressed, and could unfold to any size")
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"train: there is no checkpoint {path}") from None
-    except Exception as error:
-        raise ValueError(f"train: {path.name} is no checkpoint ({type(error).__name__}); "
+        _check_state(state)
+    except PermissionError: raise
+    except Exception as error:  # a file from elsewhere can fail anywhere
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        raise ValueError(f"train: {path.name} is no checkpoint ({' '.join(reason.split())[:400]}); "
                          "name a new file, or the one that a training has written") from error
-    if not isinstance(state, dict) or not {"settings", "identity", "step"} <= set(state):
-        raise ValueError(f"train: {path.name} is no checkpoint of this version of recon_ad; "
-                         "delete it or name a new file")
     return state
+
+# %% ../nbs/api/40_training.ipynb #a831dbc2
+def _kinds(tensors: dict[str, Tensor]) -> dict[str, tuple]:
+    "Shape and kind of each tensor, for `compare_shapes`."
+    return {name: (tuple(one.shape), f"{one.dtype} {one.layout}") for name, one in tensors.items()}
+
+# %% ../nbs/api/40_training.ipynb #9ee120e8
+def _check_tensors(
+    found: object,              # of a checkpoint
+    wanted: dict[str, Tensor],  # of the same shapes and types
+    name: str,                  # of them, for the error
+) -> None:
+    "Refuse other tensors than these, and values that are not finite."
+    for key, value in _as_dict(found, name).items():
+        if not isinstance(value, Tensor): raise ValueError(f"{name}.{key[:60]} must be a tensor, got {_shown(value)}")
+    compare_shapes(_kinds(found), _kinds(wanted))
+    for key, value in found.items():
+        if not value.isfinite().all(): raise ValueError(f"{name}.{key} holds values that are not finite")
+
+# %% ../nbs/api/40_training.ipynb #98fb300f
+def _fixed(groups: object) -> object:
+    "An optimiser's groups without the learning rate, which each step sets."
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        raise ValueError(f"optimiser.param_groups must be dicts in a list, got {_shown(groups)}")
+    return [{name: value for name, value in group.items() if name != "lr"} for group in groups]
+
+# %% ../nbs/api/40_training.ipynb #df829013
+def _check_optimiser(
+    state: dict,                       # of a checkpoint
+    optimiser: torch.optim.Optimizer,  # as it is at the start
+    step: int,                         # steps that were made
+) -> None:
+    "Refuse an optimiser of other weights, other settings or another step."
+    if set(_as_dict(state, "optimiser")) != {"state", "param_groups"} or not isinstance(state["state"], dict):
+        raise ValueError("optimiser must have a state and param_groups")
+    if _fixed(state["param_groups"]) != _fixed(optimiser.state_dict()["param_groups"]):
+        raise ValueError("optimiser.param_groups are those of another optimiser")
+    weights = dict(enumerate(optimiser.param_groups[0]["params"]))
+    for place, moments in state["state"].items():
+        if place not in weights: raise ValueError(f"optimiser: there is no weight {_shown(place)}")
+        like = weights[place]
+        wanted = {"step": torch.tensor(0.0), "exp_avg": like, "exp_avg_sq": like}
+        _check_tensors(moments, wanted, f"optimiser.{place}")
+        if (moments["exp_avg_sq"] < 0).any():
+            raise ValueError(f"optimiser.{place}: squares are below 0")
+    made = max((moments["step"].item() for moments in state["state"].values()), default=0)
+    if made != step: raise ValueError(f"optimiser: it has not made the {step} steps")
+
+# %% ../nbs/api/40_training.ipynb #64b5bd7f
+def _check_loss(
+    state: dict,          # of a checkpoint
+    loss: CompositeLoss,  # as it is at the start
+) -> None:
+    "Refuse a loss of other terms, or balanced in another way."
+    fresh = loss.state_dict()
+    if set(_as_dict(state, "loss")) != set(fresh) or type(state["seen"]) is not int:
+        raise ValueError("loss must have means and a number seen")
+    _check_numbers(state["means"], "loss.means")
+    if set(state["means"]) != set(fresh["means"]): raise ValueError("loss.means must be of the same terms")
+    if not 0 <= state["seen"] <= loss.balance:
+        raise ValueError(f"loss.seen must be from 0 to {loss.balance}, got {state['seen']}")
+    if not state["seen"] and state["means"] != fresh["means"]:
+        raise ValueError("loss.means must be 1 where nothing is balanced")
+
+# %% ../nbs/api/40_training.ipynb #dd379ff0
+def _check_parts(
+    state: dict,               # of a checkpoint
+    parts: dict[str, object],  # model, optimiser and loss at the start of a run
+) -> None:
+    "Refuse a state that is not of these parts."
+    _check_tensors(state["model"], parts["model"].state_dict(), "model")
+    _check_optimiser(state["optimiser"], parts["optimiser"], state["step"])
+    _check_loss(state["loss"], parts["loss"])
+    sums = _as_dict(state["sums"], "sums")
+    _check_tensors(sums, dict.fromkeys(sums, torch.tensor(0.0)), "sums")
+    rows = state["history"]
+    if sums and rows and set(rows[-1]) != {"step", "learning_rate", *sums}:
+        raise ValueError("sums must be of the terms of the history")
 
 # %% ../nbs/api/40_training.ipynb #1b98b76b
 def load_checkpoint(
     path: Path,
     settings: TrainingSettings,
     identity: dict,             # of `run_identity`, and the budget of time where there is one
+    parts: dict | None = None,  # model, optimiser and loss, by their names in the state, to hold it against
 ) -> dict:
     "The state saved by `train`, refused if it belongs to another run."
     state = read_checkpoint(path)
@@ -315,9 +475,16 @@ def load_checkpoint(
         f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} here"
         for key in keys if ours.get(key) != theirs.get(key)
     ]
-    if not differing: return state
-    raise ValueError(f"train: {path.name} belongs to another run ({'; '.join(differing)}); "
-                     "delete it, or resume with what it was made with")
+    if differing:
+        raise ValueError(f"train: {path.name} belongs to another run ({'; '.join(differing)}); "
+                         "delete it, or resume with what it was made with")
+    try:
+        if parts: _check_parts(state, parts)
+    except Exception as error:
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        raise ValueError(f"train: {path.name} cannot be gone on from "
+                         f"({' '.join(reason.split())[:400]}); delete it") from error
+    return state
 
 # %% ../nbs/api/40_training.ipynb #73fdd12f
 @contextmanager
@@ -553,7 +720,7 @@ def _set_up(
 def _start_or_resume(run: _Training) -> None:
     "Start the clock, or go on from the checkpoint where there is one."
     if run.file and run.file.exists():
-        state = load_checkpoint(run.file, run.settings, run.identity)
+        state = load_checkpoint(run.file, run.settings, run.identity, run.parts)
         run.history, run.sums = go_on(state, run.clock, run.parts, run.device)
     else:
         run.clock.start()

@@ -1,9 +1,11 @@
 "Results: whole files under writers that die or meet, tables that refuse to mix, tests of significance against SciPy's."
+import functools
 import json
 import math
 import multiprocessing
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -75,6 +77,21 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600)])
+def test_what_is_written_can_be_read_by_others_where_the_umask_lets_them(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        paths = store_result(tmp_path / "phase.jsonl", line()), store_history(tmp_path / "run", [{"step": 1, "mse": 0.5}])
+    finally: os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [mode, mode]
+
+
+def test_a_link_to_results_stays_a_link(tmp_path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "phase.jsonl")
+    store_result(tmp_path / "link.jsonl", line())
+    assert (tmp_path / "link.jsonl").is_symlink() and load_lines(tmp_path / "phase.jsonl") == [line()]
+
+
 json_values = st.recursive(st.none() | st.booleans() | st.integers(-2**53, 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
                            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8)
 
@@ -87,6 +104,79 @@ def test_what_is_stored_comes_back_exactly(metrics):
         result = {"experiment": {"seed": 1}, "metrics": metrics, "context": {}}
         store_result(path, result)
         assert load_lines(path) == [result] == [plain(result)]
+
+
+HONEST = {
+    "experiment": {"data": "grid", "size": [64, 96], "resize": "pad", "damage": "stains", "score": "residual + latent", "held_out_share": 0.2, "seed": 3},
+    "metrics": {"residual": {"image_auroc": 0.9, "by_defect": {"bent": {"aupro": 0.25}}}, "psnr": 31.5},
+    "context": {"seconds": 12.5, "chosen": "residual", "versions": {"torch": "2.9"}},
+}
+ODD = ["null", "true", "-1", "NaN", "-Infinity", "1e999", "1" + "0" * 400, "9" * 5000, '""', '"a\\nb"', '"\\ud800"', "[]", "{}", '[3, "a"]', '{"a": {"b": 1}, "a.b": 2}', '{"a": 1, "a": 2}', "[" * 10_000, "[" * 700 + "]" * 700, "", "0.125"]
+TWICE = [("experiment", "fit"), ("experiment", "psnr"), ("metrics", "seed"), ("metrics", "context.seconds"), ("metrics", "residual.image_auroc"), ("experiment", "context.seconds")]
+
+
+def homes(tree, way=()):
+    "The way to every value in dicts within dicts."
+    for key, value in tree.items():
+        yield (*way, key)
+        if isinstance(value, dict): yield from homes(value, (*way, key))
+
+
+def crafted(tree, way, text):
+    "The JSON of a tree with one value written in another way."
+    parts = []
+    for key, value in tree.items():
+        inside = isinstance(value, dict) and way[:1] == (key,) and len(way) > 1
+        said = text if way == (key,) else crafted(value, way[1:], text) if inside else json.dumps(value)
+        parts.append(f"{json.dumps(key)}: {said}")
+    return "{" + ", ".join(parts) + "}"
+
+
+def read_all(path):
+    "All that reads results, or the one line with which they are refused."
+    try: lines = load_lines(path)
+    except ValueError as error:
+        said = str(error)
+        assert said.startswith(f"load_lines: {path} line 2 ") and said.endswith("run its experiment again") and "\n" not in said, said
+        assert len(said) < 500 + len(str(path))
+        return said
+    return lines, read_results(path), failures(path)
+
+
+@given(st.sampled_from(list(homes(HONEST))), st.sampled_from(ODD))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_any_value_anywhere_in_a_line_is_refused_by_name_or_read_as_it_stands(way, text):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "phase.jsonl"
+        path.write_text(json.dumps(line()) + "\n" + crafted(HONEST, way, text) + "\n")
+        found = read_all(path)
+        if isinstance(found, str): return
+        value = functools.reduce(lambda tree, key: tree[key], way, found[0][1])
+        wanted = "none" if way[-1] == "damage" and text == '""' else json.loads(text)  # as it is called today
+        assert json.dumps(value) == json.dumps(wanted)
+        store_result(path, line(seed=9))  # what can be read can be stored again
+        assert len(load_lines(path)) == 3
+
+
+@pytest.mark.parametrize("part, name", TWICE)
+def test_two_values_under_one_name_are_refused(tmp_path, part, name):
+    more = HONEST | {part: HONEST[part] | {name: 0.5}}
+    (tmp_path / "phase.jsonl").write_text(json.dumps(line()) + "\n" + json.dumps(more))
+    said = str(read_all(tmp_path / "phase.jsonl"))
+    assert "has two values for" in said or "by its old and its new name" in said
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_a_bad_copy_of_a_line_is_refused_by_name_or_is_json(data):
+    whole = bytearray(json.dumps(HONEST).encode())
+    place = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()): whole[place] = data.draw(st.integers(0, 255).filter(lambda byte: byte != 10))
+    else: del whole[place:]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "phase.jsonl"
+        path.write_bytes(json.dumps(line()).encode() + b"\n" + bytes(whole))
+        read_all(path)
 
 
 @given(order=st.permutations(range(6)))

@@ -1,15 +1,24 @@
 "What training promises whatever the machine does: a budget of time holds, and a resumed run goes on where it stopped."
+import copy
+import functools
+import os
+import resource
 import signal
+import stat
 import time
+import zipfile
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 
 from recon_ad.architectures import build_model
 from recon_ad.detector import Detector
 from recon_ad.losses import parse_loss
-from recon_ad.training import Clock, ThreadChoice, TrainingData, TrainingSettings, read_checkpoint, train
+from recon_ad.training import (
+    Clock, ThreadChoice, TrainingData, TrainingSettings, read_checkpoint, save_checkpoint, train,
+)
 
 SMALL = {"width": 8, "depth": 2, "bottleneck": 16}
 SETTINGS = TrainingSettings(batch_size=2, precision="float32")
@@ -85,6 +94,154 @@ class TestBudget:
         detector.fit(squares(), seconds=0.5, progress=False)
         made = detector.history_[-1]["step"]
         assert made > 1 and Detector.load(detector.save(tmp_path / "squares.safetensors")).settings.steps == made
+
+
+class TestCheckpointIsWholeOrNot:
+    def test_a_full_disk_leaves_the_old_one(self, tmp_path):
+        path = tmp_path / "run.checkpoint"
+        save_checkpoint(path, step=1, settings={}, identity={}, weights=torch.zeros(1000))
+        before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # no file may grow beyond
+        try:
+            with pytest.raises(OSError, match="train: cannot write .*run.checkpoint: File too large; free space"):
+                save_checkpoint(path, step=2, settings={}, identity={}, weights=torch.ones(1000))
+        finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == before and os.listdir(tmp_path) == ["run.checkpoint"]
+
+    @pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600)])
+    def test_others_may_read_it_where_the_umask_lets_them(self, tmp_path, umask, mode):
+        before = os.umask(umask)
+        try: save_checkpoint(tmp_path / "run.checkpoint", step=1)
+        finally: os.umask(before)
+        assert stat.S_IMODE((tmp_path / "run.checkpoint").stat().st_mode) == mode
+
+    def test_equal_states_are_equal_files(self, tmp_path):
+        for name in ("a", "b"): save_checkpoint(tmp_path / name, step=1, weights=torch.ones(3))
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+SHORT = TrainingSettings(steps=6, batch_size=2, precision="float32", seed=3)
+
+
+def go_on_from(file):
+    "The weights at the end of a run that goes on from a checkpoint."
+    model = build_model(**SMALL)
+    train(model, TrainingData(squares(), Steps(lambda count: 0.0)), parse_loss("mse + ssim"), SHORT, "cpu", file, progress=False)
+    return model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    "The state of a run that was interrupted at step 3 of 6, and the weights to which it leads."
+    file, before = tmp_path_factory.mktemp("honest") / "run.checkpoint", signal.signal(signal.SIGINT, signal.default_int_handler)
+    damage = Steps(lambda count: 0.0, interrupt_at=3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(build_model(**SMALL), TrainingData(squares(), damage), parse_loss("mse + ssim"), SHORT, "cpu", file, progress=False)
+    finally: signal.signal(signal.SIGINT, before)
+    state = read_checkpoint(file)
+    assert state["step"] == 3
+    return state, go_on_from(file)
+
+
+def refusal(error):
+    said = str(error)
+    assert said.startswith("train: crafted.checkpoint ") and "\n" not in said and len(said) < 700, said
+    return said
+
+
+def places(tree, way=()):
+    "The way to every value in dicts within dicts and lists."
+    entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, (list, tuple)) else ()
+    for key, value in entries:
+        yield (*way, key)
+        yield from places(value, (*way, key))
+
+
+def changed(state, way, value):
+    "The state with one value put in its place; `gone` takes it out."
+    some, key = copy.copy(state), way[0]
+    if isinstance(some, tuple): some = list(some)
+    if len(way) > 1: some[key] = changed(some[key], way[1:], value)
+    elif value is gone: del some[key]
+    else: some[key] = value
+    return tuple(some) if isinstance(state, tuple) else some
+
+
+gone = object()
+ENDLESS = []
+for _ in range(60): ENDLESS = [ENDLESS, ENDLESS]  # 60 lists in a file, 2**60 values to whoever walks through them
+ODD = [
+    gone, None, True, -1, 10**20, 0.5, float("nan"), float("inf"), -1e300, "", "a\nb", [], {}, [3, "a"], {"a": 1}, {3: 4}, (1, 2), ENDLESS,
+    torch.zeros(0), torch.zeros(2, 2, 2), torch.tensor(float("nan")), torch.zeros(1).expand(10**9, 10**3), torch.zeros(3, device="meta"),
+]
+NAMED = [
+    (("settings",), gone, "settings is missing"), (("clock",), gone, "clock is missing"), (("step",), 7, "step must be a whole number from 1 to 6, got 7"),
+    (("settings", "steps"), ENDLESS, "settings.steps must be a plain value, got a list"), (("settings", "seed"), 4, "seed 4 there, 3 here"),
+    (("step",), 2, "history must be in the order of the steps, up to 2"), (("step",), 4, "it has not made the 4 steps"),
+    (("identity", "loss"), "1.0*mse", "belongs to another run (loss '1.0*mse' there"), (("clock", "spent"), -1.0, "clock.spent must be a number >= 0, got -1.0"),
+    (("model",), {"weight": torch.zeros(2)}, "is missing"), (("model", "more"), torch.zeros(2), "tensor more belongs to nothing"),
+    (("optimiser", "param_groups", 0, "weight_decay"), 0.5, "another optimiser"), (("optimiser", "state"), {}, "it has not made the 3 steps"),
+    (("loss", "means", "mse"), 7.0, "loss.means must be 1"), (("loss", "seen"), 5, "loss.seen must be from 0 to 0, got 5"),
+    (("sums", "mse"), 3.0, "sums.mse must be a tensor, got 3.0"), (("history", 0, "loss"), "low", "history must be rows"),
+]
+
+
+class TestCraftedCheckpoints:
+    @pytest.mark.parametrize("way, value, named", NAMED, ids=[named for _, _, named in NAMED])
+    def test_what_is_wrong_is_named(self, honest, tmp_path, way, value, named):
+        save_checkpoint(tmp_path / "crafted.checkpoint", **changed(honest[0], way, value))
+        with pytest.raises(ValueError) as caught: go_on_from(tmp_path / "crafted.checkpoint")
+        assert named in refusal(caught.value)
+
+    @given(st.data())
+    @settings(max_examples=120, deadline=None, derandomize=True)
+    def test_any_value_anywhere_is_refused_in_one_line_or_changes_no_weight(self, honest, tmp_path_factory, data):
+        state, weights = honest
+        first = data.draw(st.sampled_from(sorted(state)))  # the network has most of the places
+        way = data.draw(st.sampled_from([way for way in [(first,), *places(state[first], (first,))]]))
+        value = data.draw(st.sampled_from(ODD))
+        like = functools.reduce(lambda tree, key: tree[key], way, state)
+        if isinstance(like, torch.Tensor) and data.draw(st.booleans()):
+            value = data.draw(st.sampled_from([torch.full_like(like, torch.nan, dtype=torch.float32), like.to(torch.float16), like.to_sparse()]))
+        file = tmp_path_factory.mktemp("fuzz") / "crafted.checkpoint"
+        save_checkpoint(file, **changed(state, way, value))
+        try: found = go_on_from(file)
+        except ValueError as error: refusal(error)
+        else: assert all(torch.equal(found[name], weights[name]) for name in weights), (way, value)
+
+    @given(st.data())
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    def test_a_bad_copy_is_refused_or_the_same(self, honest, tmp_path_factory, data):
+        folder = tmp_path_factory.mktemp("copy")
+        save_checkpoint(folder / "honest.checkpoint", **honest[0])
+        whole = bytearray((folder / "honest.checkpoint").read_bytes())
+        place = data.draw(st.integers(0, len(whole) - 1))
+        if data.draw(st.booleans()): whole[place] ^= data.draw(st.integers(1, 255))
+        else: del whole[place:]
+        (folder / "crafted.checkpoint").write_bytes(whole)
+        try: state = read_checkpoint(folder / "crafted.checkpoint")
+        except ValueError as error: refusal(error)
+        else:
+            save_checkpoint(folder / "again.checkpoint", **state)
+            assert (folder / "again.checkpoint").read_bytes() == (folder / "honest.checkpoint").read_bytes()
+
+    def test_what_could_be_executed_is_not(self, tmp_path):
+        class Call:
+            def __reduce__(self): return os.mkdir, (str(tmp_path / "executed"),)
+        file = tmp_path / "crafted.checkpoint"
+        for form in (True, False):
+            torch.save({"step": Call()}, file, _use_new_zipfile_serialization=form)
+            with pytest.raises(ValueError, match="is no checkpoint") as caught: read_checkpoint(file)
+            refusal(caught.value)
+        assert not (tmp_path / "executed").exists()
+
+    def test_what_would_unfold_is_not(self, honest, tmp_path):
+        save_checkpoint(tmp_path / "honest.checkpoint", **honest[0])
+        with zipfile.ZipFile(tmp_path / "honest.checkpoint") as honest_file, zipfile.ZipFile(tmp_path / "crafted.checkpoint", "w", zipfile.ZIP_DEFLATED) as file:
+            for name in honest_file.namelist(): file.writestr(name, honest_file.read(name))
+        with pytest.raises(ValueError, match="it is compressed") as caught: read_checkpoint(tmp_path / "crafted.checkpoint")
+        refusal(caught.value)
 
 
 def test_without_a_budget_the_clock_counts():
