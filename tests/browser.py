@@ -205,7 +205,7 @@ look();
 def turn(browser, control) -> None:
     "One step of a control by keyboard: away from the end that it stands at."
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].focus()", control)
-    if control.tag_name == "input": keys = ["psnr"]
+    if control.tag_name == "input": keys = [Keys.CONTROL + "a" + Keys.NULL, "psnr"]  # in place of the words that stand there
     elif control.tag_name == "select": keys = [" ", Keys.ARROW_DOWN, Keys.ENTER]  # JupyterLab takes arrows for itself
     else:
         value, highest = (float(control.get_attribute(f"aria-value{name}")) for name in ("now", "max"))

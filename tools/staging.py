@@ -1,0 +1,27 @@
+"nbdev's steps from a notebook to a page: definitions are run and documented, examples keep their outputs."
+from collections.abc import Callable
+from pathlib import Path
+
+from nbdev.processors import FilterDefaults, exec_show_docs
+from nbdev.serve_drv import main
+
+EXPORTS = {"export", "exports", "exporti"}
+
+
+def leave_example(cell) -> None:
+    "Marks a cell that is not run: nbdev would run each that holds an import, and miss what stands above it."
+    if cell.cell_type != "code" or cell.source.startswith("show_doc"): return
+    if not cell.directives_.keys() & EXPORTS: cell.directives_["eval"] = "false"
+
+
+class WithoutExamples(FilterDefaults):
+    "nbdev's steps, of which only definitions are run."
+    def base_procs(self) -> list[Callable]:
+        steps = super().base_procs()
+        steps.insert(steps.index(exec_show_docs), leave_example)
+        return steps
+
+
+def document(path: Path) -> None:
+    "Writes the API into a copied notebook."
+    main((path, path, WithoutExamples))
