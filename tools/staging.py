@@ -1,4 +1,5 @@
 "nbdev's steps from a notebook to a page: definitions are run and documented, examples keep their outputs."
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,8 @@ EXPORTS = {"export", "exports", "exporti"}
 
 def leave_example(cell) -> None:
     "Marks a cell that is not run: nbdev would run each that holds an import, and miss what stands above it."
-    if cell.cell_type != "code" or cell.source.startswith("show_doc"): return
-    if not cell.directives_.keys() & EXPORTS: cell.directives_["eval"] = "false"
+    if cell.cell_type != "code" or cell.directives_.keys() & EXPORTS: return
+    if not re.search(r"^show_doc\(", cell.source, re.M): cell.directives_["eval"] = "false"
 
 
 class WithoutExamples(FilterDefaults):
