@@ -216,14 +216,14 @@ def lab(tmp_path_factory):
     with open(folder / "lab.log", "w") as log:
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
         try:
-            for _ in range(120):
+            for _ in range(2 * PATIENCE):
                 try: urlopen(f"http://127.0.0.1:{port}/api", timeout=2); break
                 except OSError: time.sleep(0.5)
             else: pytest.fail(f"JupyterLab did not start: {(folder / 'lab.log').read_text()[-2000:]}")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(PATIENCE)
 
 
 WATCH = """
@@ -254,7 +254,7 @@ def run_all(browser, address: str) -> None:
     "Opens a notebook in JupyterLab and runs all its cells; a cell that fails, fails the test."
     browser.get(address)
     ready = "return Boolean(window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel)"
-    WebDriverWait(browser, 120).until(lambda _: browser.execute_script(ready))
+    WebDriverWait(browser, PATIENCE).until(lambda _: browser.execute_script(ready))
     browser.execute_script("""window.ran = '';
       jupyterapp.commands.execute('notebook:run-all-cells').then(() => ran = 'to its end', error => ran = String(error));""")
     ran = WebDriverWait(browser, PATIENCE, poll_frequency=1).until(lambda _: browser.execute_script("return window.ran"))
