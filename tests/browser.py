@@ -158,8 +158,9 @@ def test_no_page_has_this_fault(crawl, fault):
 def test_every_public_name_has_its_place_in_the_reference(crawl):
     "As the index of the package says it: page and anchor of each function and class."
     symbols = runpy.run_path(str(ROOT / "recon_ad" / "_modidx.py"))["d"]["syms"]
-    places = [place for names in symbols.values() for name, (place, _) in names.items() if not name.rpartition(".")[2].startswith("_")]
-    missing = [place for place in places if place.partition("#")[2] not in crawl[place.partition("#")[0]]["ids"]]
+    names = {name: place for found in symbols.values() for name, (place, _) in found.items()}
+    places = [place.split("#") for name, place in names.items() if re.fullmatch(r"recon_ad\.\w+\.[a-zA-Z]\w*", name)]
+    missing = [(page, anchor) for page, anchor in places if anchor not in crawl[page]["ids"]]
     assert len(places) > 200
     assert not missing, missing
 
