@@ -183,11 +183,12 @@ def damage_knobs(
 def _explore_one_damage(
     images: np.ndarray,                                    # a few normal images, (n, h, w) of 8 or 16 bit
     foreground: Bool[np.ndarray, "*n h w"] | None,         # where damage may fall, for all or for each; None finds it
-    show: Callable,                                        # (damage, number of the image, its foreground, more) -> figure
+    show: Callable,                                        # (damage, number of image, its foreground, more) -> figure
     more: Mapping[str, tuple[Widget, str]] | None = None,  # further knobs, as `Explorer` takes them
 ) -> Explorer:                                             # its line of text is what training takes
     "Kind, size and strength of damage as knobs over any picture of one damage."
-    parts = np.broadcast_to(find_foreground(images) if foreground is None else foreground, images.shape)
+    if foreground is None: foreground = find_foreground(images)
+    parts = np.broadcast_to(foreground, images.shape)
     def draw(image, kind, area, contrast, seed, **others):
         spec = damage_text(kind, area, contrast)
         damage = damage_one(images[image], parts[image], spec, seed)
