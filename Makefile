@@ -47,7 +47,8 @@ browser: $(STAMP)  ## try the built site and the explorers in Chromium, where it
 	@if ! { command -v chromium || command -v google-chrome; } >/dev/null || ! command -v chromedriver >/dev/null; then \
 	echo "make browser: skipped, no Chromium with chromedriver on PATH; Debian: apt-get install chromium chromium-driver"; exit 0; fi; \
 	python -c 'import selenium' 2>/dev/null || python -m pip install --quiet -c constraints.txt -e '.[browser]' || exit 1; \
-	[ -f _docs/index.html ] || python tools/docs.py site || exit 1; \
+	if [ ! -f _docs/index.html ] || [ -n "$$(find nbs tools CONTRIBUTING.md -newer _docs/index.html \( -name '*.ipynb' -o -name '*.css' -o -name '*.py' -o -name '*.md' \) -print -quit)" ]; \
+	then python tools/docs.py site || exit 1; fi; \
 	pytest tests/browser.py -s --durations=5
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab

@@ -308,6 +308,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'recon_ad/explore.py'),
                                   'recon_ad.explore.Explorer.turn': ('api/explore.html#explorer.turn', 'recon_ad/explore.py'),
                                   'recon_ad.explore.OneDamage': ('api/explore.html#onedamage', 'recon_ad/explore.py'),
+                                  'recon_ad.explore._explore_one_damage': ('api/explore.html#_explore_one_damage', 'recon_ad/explore.py'),
                                   'recon_ad.explore.as_png': ('api/explore.html#as_png', 'recon_ad/explore.py'),
                                   'recon_ad.explore.damage_knobs': ('api/explore.html#damage_knobs', 'recon_ad/explore.py'),
                                   'recon_ad.explore.damage_one': ('api/explore.html#damage_one', 'recon_ad/explore.py'),

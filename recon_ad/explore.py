@@ -129,13 +129,11 @@ def damage_one(
 
 # %% ../nbs/api/95_explore.ipynb #76cb83c9
 def damage_pictures(
-    image: np.ndarray,                    # one normal image, (h, w) of 8 or 16 bit
+    damage: OneDamage,                    # from `damage_one`
     foreground: Bool[np.ndarray, "h w"],  # where damage may fall
-    spec: str,                            # a mixture, see `parse_damage`
-    seed: int = 0,                        # another seed, other damage
 ) -> Figure:                              # the image, the damage, and its mask; strips under each other
     "What a mixture of damage does to one image."
-    normal, damaged, mask, change = damage_one(image, foreground, spec, seed)
+    normal, damaged, mask, change = damage
     titles = [
         "normal; darker where no damage falls",
         f"damaged: {change:+.0f} gray levels on average",
@@ -181,18 +179,30 @@ def damage_knobs(
         ),
     }
 
+# %% ../nbs/api/95_explore.ipynb #313ea6b5
+def _explore_one_damage(
+    images: np.ndarray,                                    # a few normal images, (n, h, w) of 8 or 16 bit
+    foreground: Bool[np.ndarray, "*n h w"] | None,         # where damage may fall, for all or for each; None finds it
+    show: Callable,                                        # (damage, number of image, its foreground, more) -> figure
+    more: Mapping[str, tuple[Widget, str]] | None = None,  # further knobs, as `Explorer` takes them
+) -> Explorer:                                             # its line of text is what training takes
+    "Kind, size and strength of damage as knobs over any picture of one damage."
+    if foreground is None: foreground = find_foreground(images)
+    parts = np.broadcast_to(foreground, images.shape)
+    def draw(image, kind, area, contrast, seed, **others):
+        spec = damage_text(kind, area, contrast)
+        damage = damage_one(images[image], parts[image], spec, seed)
+        return spec, show(damage, image, parts[image], **others)
+    return Explorer(draw, damage_knobs(len(images)) | dict(more or {}))
+
 # %% ../nbs/api/95_explore.ipynb #de86d61b
 def explore_damage(
     images: np.ndarray,                                    # a few normal images, (n, h, w) of 8 or 16 bit
     foreground: Bool[np.ndarray, "*n h w"] | None = None,  # where damage may fall, for all or for each; None finds it
 ) -> Explorer:                                             # `.result` is the figure: image, damage and mask
     "Kind, size and strength of damage as knobs, on your own images."
-    if foreground is None: foreground = find_foreground(images)
-    parts = np.broadcast_to(foreground, images.shape)
-    def draw(image, kind, area, contrast, seed):
-        spec = damage_text(kind, area, contrast)
-        return spec, damage_pictures(images[image], parts[image], spec, seed)
-    return Explorer(draw, damage_knobs(len(images)))
+    def show(damage, image, part): return damage_pictures(damage, part)
+    return _explore_one_damage(images, foreground, show)
 
 # %% ../nbs/api/95_explore.ipynb #29743146
 def price_noise(
@@ -357,17 +367,13 @@ def explore_loss(
     foreground: Bool[np.ndarray, "*n h w"] | None = None,  # where damage may fall, for all or for each; None finds it
 ) -> Explorer:                                             # `.result` is the figure: damage, prices and maps
     "Kind, size and strength of damage as knobs, and what every loss says of it."
-    if foreground is None: foreground = find_foreground(images)
-    parts = np.broadcast_to(foreground, images.shape)
     priced = {}  # computed once for an image and a noise
-    def draw(image, kind, area, contrast, seed, noise):
-        spec = damage_text(kind, area, contrast)
-        damage = damage_one(images[image], parts[image], spec, seed)
+    def show(damage, image, part, noise):
         if (image, noise) not in priced: priced[image, noise] = price_noise(damage.normal, noise)
-        return spec, loss_pictures(damage, noise, priced[image, noise])
+        return loss_pictures(damage, noise, priced[image, noise])
     slider = IntSlider(5, min=1, max=40, description="noise (gray levels)", continuous_update=False)
     sentence = "What the damage is compared with: standard deviation, of 255."
-    return Explorer(draw, damage_knobs(len(images)) | {"noise": (slider, sentence)})
+    return _explore_one_damage(images, foreground, show, {"noise": (slider, sentence)})
 
 # %% ../nbs/api/95_explore.ipynb #94ffd638
 @torch.inference_mode()
@@ -541,8 +547,9 @@ def metric_filter(
     words = Text(description="filter (words)", placeholder="for example: latent aupro")
     def narrow(change):
         found = find_metrics(metrics, words.value)
-        choice.options = list(dict.fromkeys([choice.value, *found]))
-        say(f"{len(found)} of {len(metrics)} metrics in the list")
+        choice.options = list(dict.fromkeys([choice.value, *(found or find_metrics(metrics))]))
+        count = f"{len(found)} of {len(metrics)} metrics in the list"
+        say(count if found else f"no metric holds {words.value!r}: the list is that of no filter")
     words.observe(narrow, "value")
     return words
 

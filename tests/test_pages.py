@@ -1,6 +1,10 @@
 "The site's pages after their last step: nothing from the internet, boxes for tables, words for pictures."
+import subprocess
 import sys
 from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -45,3 +49,22 @@ def test_every_notebook_has_its_place_in_the_sidebar():
         for entry in entries: yield from hrefs(entry["contents"]) if "contents" in entry else [entry["href"]]
     listed = {Path(href).with_suffix(".html").as_posix() for href in hrefs(sidebar()["website"]["sidebar"]["contents"])}
     assert set(sources()) <= listed
+
+
+def test_a_long_name_in_the_head_of_a_table_may_break_and_a_number_may_not():
+    text = finish('<main><table><tr><th>fused.image_auroc</th><th>0.3 to 1 %</th><td>a.b</td></tr></table></main>', "")
+    assert "<th>fused.<wbr>image_<wbr>auroc</th><th>0.3 to 1 %</th><td>a.b</td>" in text
+
+
+def test_the_reference_needs_imports_and_definitions_and_runs_no_example(tmp_path):
+    "An example stands in need of the cells above it, which are not run either; nbdev ran it where it held an import."
+    cells = ["#| default_exp room", "import numpy as np", "#| export\ndef zeros() -> 'np.ndarray': 'Nothing.'",
+             "import os\nraise OSError(os.name)"]
+    notebook = new_notebook(cells=[new_markdown_cell("# Room\n> What."), *map(new_code_cell, cells)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path := tmp_path / "room.ipynb")
+    # in a process of its own, since nbdev takes over the main module
+    code = f"from pathlib import Path; from staging import document; document(Path({str(path)!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tools", check=True)
+    shown = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
+    assert "zeros" in str(shown) and "Nothing." in str(shown)

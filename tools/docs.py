@@ -6,12 +6,13 @@
 """
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
@@ -20,6 +21,7 @@ from nbconvert import MarkdownExporter
 from nbconvert.preprocessors import ExtractOutputPreprocessor
 
 from pages import finish_site
+from staging import document
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "nbs"
@@ -164,14 +166,16 @@ def finish_page(path: Path, source: Path) -> None:
 
 
 def stage() -> Path:
-    "A copy of the notebooks with the API documented, made by nbdev."
+    "A copy of the notebooks with the API documented."
     from nbdev.doclinks import _build_modidx
-    from nbdev.serve import proc_nbs
     (NOTEBOOKS / "sidebar.yml").write_text(yaml.safe_dump(sidebar(), sort_keys=False, allow_unicode=True), encoding="utf-8")
     _build_modidx()
-    os.environ["PYTHONWARNINGS"] = "ignore:Found cells containing imports"  # shown for unexported cells, where it does no harm
-    staged = proc_nbs(NOTEBOOKS, force=True)
-    for path in sorted(staged.rglob("*.ipynb")): finish_page(path, NOTEBOOKS / path.relative_to(staged))
+    staged = ROOT / "_proc"
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(NOTEBOOKS, staged, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    paths = sorted(staged.rglob("*.ipynb"))
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers: list(workers.map(document, paths))
+    for path in paths: finish_page(path, NOTEBOOKS / path.relative_to(staged))
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     text = re.sub(r"\]\(nbs/([\w/]+)\.ipynb\)", r"](\1.html)", text)
     (staged / "CONTRIBUTING.md").write_text(text, encoding="utf-8")

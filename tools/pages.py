@@ -13,6 +13,11 @@ from matplotlib.font_manager import FontProperties
 FORMULA = re.compile(r'<span class="math (inline|display)">\\[(\[](.+?)\\[)\]]</span>', re.S)
 FROM_INTERNET = re.compile(r'<(?:link|script)\b[^>]*(?:href|src)="https?://[^>]*>(?:\s*</script>)?')
 PICTURE_OR_HEADING = re.compile(r"<h[1-6][^>]*>(.*?)</h[1-6]>|<img\b([^>]*)>", re.S)
+HEAD_OF_A_COLUMN = re.compile(r"(?<=<th>)[^<]+(?=</th>)")
+HERE = """<script>addEventListener("DOMContentLoaded", () => {
+  const bar = document.querySelector(".sidebar-navigation"), here = bar?.querySelector(".sidebar-link.active");
+  if (here) bar.scrollTop = here.offsetTop - bar.clientHeight / 2;
+});</script>"""  # a long list shows where the reader is
 OTHER_WORDS = {r"\lVert": r"\Vert", r"\rVert": r"\Vert", r"\,": r"\ ", r"\;": r"\ ",
                r"\le ": r"\leq ", r"\mathcal F": r"\mathcal{F}"}  # that mathtext does not know
 
@@ -48,12 +53,17 @@ def with_alternatives(text: str) -> str:
     return PICTURE_OR_HEADING.sub(fill, text)
 
 
+def breakable(found: re.Match) -> str:
+    "A name such as fused.image_auroc, which may go on in the next line behind a dot or a dash."
+    return re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", found[0])
+
+
 def finish(text: str, up: str, source: str = "") -> str:
     "One page: formulas and scripts of its own, tables in boxes that scroll, a line that leads to the source."
     text = FROM_INTERNET.sub("", FORMULA.sub(formula, text))
     text = re.sub(r"<table\b", r'<div class="table-box" tabindex="0"><table', text)
-    text = text.replace("</table>", "</table></div>")
-    text = text.replace("</head>", f'<script src="{up}search.js" defer></script></head>', 1)
+    text = HEAD_OF_A_COLUMN.sub(breakable, text.replace("</table>", "</table></div>"))
+    text = text.replace("</head>", f'<script src="{up}search.js" defer></script>{HERE}</head>', 1)
     return with_alternatives(text).replace("</main>", f"{source}</main>", 1)
 
 
