@@ -31,13 +31,14 @@ from PIL import Image, ImageChops, ImageOps
 
 from .arrays import Tensor, interpolate, torch
 
-# %% ../nbs/api/00_data.ipynb #9990ed93
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')  # what counts as an image, in any case
+# %% ../nbs/api/00_data.ipynb #941dc30e
+# what counts as an image, in any case
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
 
-# %% ../nbs/api/00_data.ipynb #6fcb2429
-PIXEL_LIMIT = 100_000_000  # pixels a file may have where the variable RECON_AD_PIXEL_LIMIT does not say otherwise
+# %% ../nbs/api/00_data.ipynb #87960037
+PIXEL_LIMIT = 100_000_000  # of a file, where RECON_AD_PIXEL_LIMIT does not say otherwise
 
-# %% ../nbs/api/00_data.ipynb #5a84d761
+# %% ../nbs/api/00_data.ipynb #943c054a
 def pixel_limit() -> int:  # in pixels
     "How many pixels a file may say that it holds."
     told = os.environ.get("RECON_AD_PIXEL_LIMIT", "")
@@ -45,10 +46,10 @@ def pixel_limit() -> int:  # in pixels
     if told.isdecimal() and int(told): return int(told)
     raise ValueError(f"RECON_AD_PIXEL_LIMIT: must be a whole number of pixels above 0, got {told!r}")
 
-# %% ../nbs/api/00_data.ipynb #6f820479
+# %% ../nbs/api/00_data.ipynb #0b9ca46c
 _OPENING = threading.Lock()
 
-# %% ../nbs/api/00_data.ipynb #a696f8d8
+# %% ../nbs/api/00_data.ipynb #af3d00c8
 @contextlib.contextmanager
 def open_image(
     path: str | Path,           # an image file
@@ -67,7 +68,7 @@ def open_image(
             )
         yield image
 
-# %% ../nbs/api/00_data.ipynb #db551f69
+# %% ../nbs/api/00_data.ipynb #0d77787e
 def _has_pages(image: Image.Image) -> bool:
     "Whether an opened file holds more pictures than its first one."
     count = getattr(image, "n_frames", 1)
@@ -80,7 +81,7 @@ def _has_pages(image: Image.Image) -> bool:
     image.seek(0)
     return count - reduced > 1
 
-# %% ../nbs/api/00_data.ipynb #30e51142
+# %% ../nbs/api/00_data.ipynb #f17c4fe9
 def _is_deep_colour(image: Image.Image) -> bool:
     "Whether an opened file holds color of 16 bits a channel, which Pillow would cut to 8."
     if image.format == "TIFF":
@@ -88,7 +89,7 @@ def _is_deep_colour(image: Image.Image) -> bool:
     rawmode = image.tile[0].args if image.format == "PNG" and image.tile else ""
     return isinstance(rawmode, str) and rawmode.endswith("16B") and image.mode != "I;16"
 
-# %% ../nbs/api/00_data.ipynb #6b651317
+# %% ../nbs/api/00_data.ipynb #057be0ac
 def _deep_planes(path: Path, image: Image.Image) -> UInt[np.ndarray, 'h w c']:
     "The channels of a file of 16-bit color, as they are."
     if image.format == "TIFF":
@@ -103,13 +104,13 @@ def _deep_planes(path: Path, image: Image.Image) -> UInt[np.ndarray, 'h w c']:
     # Pillow keeps one byte of two: asked for the other byte order it keeps the other one
     return plane(f"{image.mode};16B") * 256 + plane(f"{image.mode};16L")
 
-# %% ../nbs/api/00_data.ipynb #da31d3ba
+# %% ../nbs/api/00_data.ipynb #72ad4f7e
 def _luma(colour: UInt[np.ndarray, 'h w c']) -> UInt[np.ndarray, 'h w']:
     "Rec. 601 luma of 16-bit color."
     luma = colour[..., :3].astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     return np.round(luma).astype(np.uint16)
 
-# %% ../nbs/api/00_data.ipynb #16859fc4
+# %% ../nbs/api/00_data.ipynb #05d47827
 def _deep_gray(image: Image.Image) -> UInt[np.ndarray, 'h w']:
     "Gray of 16 bits, black at 0 whatever the file says."
     white_is_zero = image.format == "TIFF" and image.tag_v2.get(262) == 0
@@ -121,7 +122,7 @@ def _deep_gray(image: Image.Image) -> UInt[np.ndarray, 'h w']:
     values = values.astype(np.uint16)
     return 65535 - values if white_is_zero else values
 
-# %% ../nbs/api/00_data.ipynb #98fb85bb
+# %% ../nbs/api/00_data.ipynb #84015f69
 def _gray(image: Image.Image) -> UInt[np.ndarray, 'h w']:
     "One gray channel of an opened picture, held the way the camera was; alpha is ignored."
     if _has_pages(image): raise OSError(f"{image.n_frames} pages; save each as a file of its own")
@@ -132,7 +133,7 @@ def _gray(image: Image.Image) -> UInt[np.ndarray, 'h w']:
     if image.mode not in ("1", "L", "RGB", "RGBA"): image = image.convert("RGB")
     return np.array(image.convert("L"))
 
-# %% ../nbs/api/00_data.ipynb #186244e2
+# %% ../nbs/api/00_data.ipynb #363c340c
 def _read(
     path: str | Path,
     look: Callable[[Image.Image, np.ndarray | None], object] = lambda image, planes: None,
@@ -149,14 +150,14 @@ def _read(
     except Exception as error:
         raise ValueError(f"read_image: {path} cannot be read: {error}") from error
 
-# %% ../nbs/api/00_data.ipynb #b6232998
+# %% ../nbs/api/00_data.ipynb #3e062109
 def read_image(
     path: str | Path,           # a png, jpg, jpeg, bmp, tif or tiff file
 ) -> UInt[np.ndarray, 'h w']:   # uint8, or uint16 where the file holds 16 bits
     "One gray channel at the file's own size and depth; color by Rec. 601 luma, alpha ignored."
     return _read(path)[0]
 
-# %% ../nbs/api/00_data.ipynb #afcc1247
+# %% ../nbs/api/00_data.ipynb #67eafa4d
 def _shows_color(
     image: Image.Image,                          # opened
     planes: UInt[np.ndarray, 'h w c'] | None,    # its channels, where they have 16 bits
@@ -174,7 +175,7 @@ def _shows_color(
     differing = ImageChops.lighter(ImageChops.lighter(one, two), three).histogram()
     return sum(differing[most + 1:]) > share * sum(differing)
 
-# %% ../nbs/api/00_data.ipynb #97283847
+# %% ../nbs/api/00_data.ipynb #6077246d
 def read_with_color(
     path: str | Path,                        # an image file
 ) -> tuple[UInt[np.ndarray, 'h w'], bool]:   # as `read_image` gives it, and whether the file shows color
@@ -184,23 +185,32 @@ def read_with_color(
 # %% ../nbs/api/00_data.ipynb #415401ae
 FITS = ('stretch', 'pad', 'crop')  # the ways to bring an image to the working size
 
-# %% ../nbs/api/00_data.ipynb #3298302d
+# %% ../nbs/api/00_data.ipynb #4635b0fb
+def _scaled_size(
+    original: tuple[int, int],  # (height, width) of the file
+    size: tuple[int, int],      # (height, width) wanted
+    fit: str,                   # 'pad' or 'crop'
+) -> tuple[int, int]:           # at most `size` for 'pad', at least for 'crop'
+    "Height and width of the image, scaled with its proportions."
+    ratios = [wanted / had for wanted, had in zip(size, original)]
+    scale, bound = (min(ratios), min) if fit == "pad" else (max(ratios), max)
+    # round() may miss the frame by a pixel; bound() keeps the promise of each fit
+    sides = [bound(wanted, round(had * scale)) for wanted, had in zip(size, original)]
+    return max(1, sides[0]), max(1, sides[1])
+
+# %% ../nbs/api/00_data.ipynb #b5d4e2c7
 def _placement(
     original: tuple[int, int],  # (height, width) of the file
     size: tuple[int, int],      # (height, width) wanted
     fit: str,                   # one of FITS
-) -> tuple[tuple[int, int], tuple[int, int]]:  # scaled (height, width), and (top, left) in the frame; negative where cut
+) -> tuple[tuple[int, int], tuple[int, int]]:  # scaled (height, width); (top, left) in the frame, negative where cut
     "Where the scaled image lies in the frame: the one rule that fitting and restoring share."
     if fit not in FITS: raise ValueError(f"fit: must be one of {', '.join(FITS)}, got {fit!r}")
     if min(*size, *original) < 1:
         raise ValueError(f"size: height and width must be >= 1 pixel, got {size}")
     if fit == "stretch": return tuple(size), (0, 0)
-    ratios = [wanted / had for wanted, had in zip(size, original)]
-    scale, bound = (min(ratios), min) if fit == "pad" else (max(ratios), max)
-    # round() may miss the frame by a pixel; bound() keeps the promise of each fit
-    sides = [bound(wanted, round(had * scale)) for wanted, had in zip(size, original)]
-    scaled = tuple(max(1, side) for side in sides)
-    return scaled, tuple((wanted - had) // 2 for wanted, had in zip(size, scaled))
+    scaled = _scaled_size(original, size, fit)
+    return scaled, ((size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2)
 
 # %% ../nbs/api/00_data.ipynb #996f6178
 def _resize(array: np.ndarray, size: tuple[int, int]) -> Float[np.ndarray, 'h w']:
@@ -224,7 +234,21 @@ def fit_image(
         return np.pad(array, ((top, below), (left, right)), mode="reflect")
     return np.ascontiguousarray(array[-top:-top + size[0], -left:-left + size[1]])
 
-# %% ../nbs/api/00_data.ipynb #ea18fa88
+# %% ../nbs/api/00_data.ipynb #1a6bbf75
+def _uncropped(
+    values: Float[np.ndarray, 'h w'],
+    scaled: tuple[int, int],      # (height, width) before the crop
+    corner: tuple[int, int],      # (top, left) of the scaled image in the frame, negative where cut
+    outside: float | None,        # what the rest is filled with; None: the lower of 0 and the minimum
+) -> Float[np.ndarray, 'H W']:
+    "Values in the middle of a frame as large as the image was before it was cut."
+    if outside is None: outside = min(0.0, float(values.min()))
+    frame = np.full(scaled, outside, np.float32)
+    top, left = corner
+    frame[-top:-top + values.shape[0], -left:-left + values.shape[1]] = values
+    return frame
+
+# %% ../nbs/api/00_data.ipynb #b6a01937
 def restore_map(
     anomaly_map: Float[np.ndarray, 'h w'] | Float[Tensor, 'h w'],  # at the working size; higher is more anomalous
     original_size: tuple[int, int],        # (height, width) of the file
@@ -234,14 +258,10 @@ def restore_map(
     "The map laid back on the original image: bilinear, with `fit` undone."
     if isinstance(anomaly_map, Tensor): anomaly_map = anomaly_map.detach().cpu()
     values = np.asarray(anomaly_map, dtype=np.float32)
-    size = values.shape
-    scaled, (top, left) = _placement(original_size, size, fit)
+    scaled, (top, left) = _placement(original_size, values.shape, fit)
     if fit == "pad": values = values[top:top + scaled[0], left:left + scaled[1]]
-    if fit == "crop" and scaled != size:
-        if outside is None: outside = min(0.0, float(values.min()))
-        frame = np.full(scaled, outside, np.float32)
-        frame[-top:-top + size[0], -left:-left + size[1]] = values
-        values = frame
+    if fit == "crop" and scaled != values.shape:
+        values = _uncropped(values, scaled, (top, left), outside)
     if values.shape == tuple(original_size): return values.copy()
     return _resize(values, original_size)
 
@@ -301,7 +321,7 @@ def _cache_key(paths: list[Path], size: tuple[int, int], fit: str) -> str:
     # 2: 16-bit TIFF whose white is 0 is turned round
     return hashlib.sha256(json.dumps(["2", size, fit, stats]).encode()).hexdigest()[:24]
 
-# %% ../nbs/api/00_data.ipynb #814d01e3
+# %% ../nbs/api/00_data.ipynb #1d03a5a9
 def deepen(
     array: UInt[np.ndarray, '...'],   # 8 or 16 bit
     dtype: np.dtype,                  # uint8, or uint16
@@ -310,7 +330,7 @@ def deepen(
     if array.dtype == dtype: return array
     return array.astype(dtype) * np.asarray(257, dtype)
 
-# %% ../nbs/api/00_data.ipynb #5d339259
+# %% ../nbs/api/00_data.ipynb #c3c1f643
 def _decode_into(
     array: np.ndarray,       # (n, h, w), to be filled in place
     paths: list[Path],
@@ -351,12 +371,12 @@ def _write_array(
         if file is None: shutil.rmtree(folder, ignore_errors=True)
         raise
 
-# %% ../nbs/api/00_data.ipynb #9e05078e
+# %% ../nbs/api/00_data.ipynb #d75bde7f
 def _pool(workers: int | None) -> ThreadPoolExecutor:
     "Threads that decode: one a core, at most 16, where no number is given."
     return ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1))
 
-# %% ../nbs/api/00_data.ipynb #b596790c
+# %% ../nbs/api/00_data.ipynb #027b8c95
 def _paths_of(samples: Sequence) -> list[Path]:
     "The files of samples or paths, all of which are there."
     paths = [Path(sample.path if isinstance(sample, Sample) else sample) for sample in samples]
@@ -365,7 +385,25 @@ def _paths_of(samples: Sequence) -> list[Path]:
     if not missing: return paths
     raise FileNotFoundError("\n  ".join([f"load_images: {len(missing)} files are not there", *missing]))
 
-# %% ../nbs/api/00_data.ipynb #81a21540
+# %% ../nbs/api/00_data.ipynb #41241a76
+def _decoded(
+    paths: list[Path],
+    size: tuple[int, int],
+    fit: str,
+    dtype: np.dtype,
+    pool: ThreadPoolExecutor,
+) -> UInt[np.ndarray, 'n h w']:
+    "Every file, decoded into memory."
+    array = np.empty((len(paths), *size), dtype)
+    _decode_into(array, paths, size, fit, pool)
+    return array
+
+# %% ../nbs/api/00_data.ipynb #23f4c725
+def _too_large(count: int, size: tuple[int, int], dtype: np.dtype, share: float) -> bool:
+    "Whether so many images take more than a share of the memory."
+    return count * size[0] * size[1] * dtype.itemsize > share * _memory()
+
+# %% ../nbs/api/00_data.ipynb #88118352
 def load_images(
     samples: list[Sample] | list[Path] | list[str],  # what to load, in this order
     size: tuple[int, int] = (176, 976),     # (height, width) of the result, in pixels
@@ -379,11 +417,8 @@ def load_images(
     file = Path(cache)/f"{_cache_key(paths, size, fit)}.npy" if cache else None
     with _pool(workers) as pool:
         dtype = _common_depth(paths, pool)
-        on_disk = len(paths) * size[0] * size[1] * dtype.itemsize > memory_share * _memory()
-        if not file and not on_disk:
-            array = np.empty((len(paths), *size), dtype)
-            _decode_into(array, paths, size, fit, pool)
-            return array
+        on_disk = _too_large(len(paths), size, dtype, memory_share)
+        if not file and not on_disk: return _decoded(paths, size, fit, dtype, pool)
         if not file or not file.exists(): file = _write_array(file, paths, size, fit, dtype, pool)
     array = np.load(file, mmap_mode="r" if on_disk else None)
     if not cache: weakref.finalize(array, shutil.rmtree, file.parent, ignore_errors=True)
@@ -443,7 +478,7 @@ def hold_out(
     samples: list | np.ndarray | Tensor | int,    # what is to be divided, or how many there are
     share: float = 0.1,                           # share that is held out, in (0, 1)
     seed: int = 0,                                # equal seed, equal division
-) -> tuple[Int[np.ndarray, 'kept'], Int[np.ndarray, 'held']]:  # indices to train on and held out; sorted, one each at least
+) -> tuple[Int[np.ndarray, 'kept'], Int[np.ndarray, 'held']]:  # to train on, and held out; sorted, at least one each
     "Two index arrays that share nothing and together hold everything."
     count = samples if isinstance(samples, int) else len(samples)
     if not 0 < share < 1: raise ValueError(f"hold_out: share must lie in (0, 1), got {share}")
@@ -452,7 +487,7 @@ def hold_out(
     held = min(count - 1, max(1, round(count * share)))
     return np.sort(order[held:]), np.sort(order[:held])
 
-# %% ../nbs/api/00_data.ipynb #35cc3859
+# %% ../nbs/api/00_data.ipynb #0b1b6eb8
 def list_images(
     folder: str | Path,     # a folder, searched to any depth, or one image file
 ) -> list[Path]:            # sorted by path
@@ -463,7 +498,7 @@ def list_images(
     named = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     return [file for file in named if not file.name.startswith(".") and file.is_file()]
 
-# %% ../nbs/api/00_data.ipynb #7e1a082d
+# %% ../nbs/api/00_data.ipynb #826cd4bc
 def _refuse_shape(shape: tuple, who: str) -> None:
     "The error of an array that is not one gray image or several."
     said = ", ".join(map(str, shape))
@@ -471,32 +506,38 @@ def _refuse_shape(shape: tuple, who: str) -> None:
     if 3 in shape[1:] or 4 in shape[1:]: remedy += "; for color take Image.convert('L') or the mean of the channels"
     raise ValueError(f"{who}: shape ({said}) is no image; {remedy}")
 
-# %% ../nbs/api/00_data.ipynb #3f0f9312
+# %% ../nbs/api/00_data.ipynb #94d84790
 def _unit_tensor(
     values: np.ndarray | Tensor,       # floating point, of any precision
     who: str,
 ) -> Float[Tensor, '...']:             # float32 in [0, 1]
     "Floating-point images, refused where they are not finite or not in [0, 1]."
-    tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, np.float32))
-    low, high = (float(value) for value in torch.aminmax(tensor.detach().float()))
+    if not isinstance(values, Tensor): values = torch.from_numpy(np.array(values, np.float32))
+    low, high = (float(value) for value in torch.aminmax(values.detach().float()))
     if not np.isfinite(low + high):
         raise ValueError(f"{who}: images hold values that are not finite (NaN or infinite)")
-    if -1e-4 <= low and high <= 1 + 1e-4: return tensor.float().clamp(0, 1)  # rounding may overshoot
+    # resizing in floating point may overshoot by its rounding
+    if -1e-4 <= low and high <= 1 + 1e-4: return values.float().clamp(0, 1)
     remedy = "; divide by 255, or give uint8" if low >= 0 and 2 < high <= 255 else ""
     raise ValueError(f"{who}: floating-point images must lie in [0, 1], got {low:g} to {high:g}{remedy}")
 
-# %% ../nbs/api/00_data.ipynb #779d9c8f
+# %% ../nbs/api/00_data.ipynb #2f49d94c
+def _check_shape(shape: tuple[int, ...], who: str) -> None:
+    "Refuse what is not one gray image or several."
+    is_color = len(shape) > 2 and shape[-1] in (3, 4)
+    has_channels = len(shape) == 4 and shape[1] != 1
+    is_empty = 0 in shape[-2:]
+    if not 2 <= len(shape) <= 4 or is_color or has_channels or is_empty: _refuse_shape(shape, who)
+    if 0 in shape: raise ValueError(f"{who}: at least one image is needed, got none")
+
+# %% ../nbs/api/00_data.ipynb #bc592d10
 def _as_stack(
     array: np.ndarray | Tensor,   # one image or several
     who: str,
 ) -> np.ndarray | Tensor:         # (n, h, w) of uint8 or uint16, or (n, 1, h, w) of float32
     "An array or a tensor as images, refused where it cannot be any."
-    shape = tuple(array.shape)
-    is_color = len(shape) > 2 and shape[-1] in (3, 4)
-    has_channels = len(shape) == 4 and shape[1] != 1
-    if not 2 <= len(shape) <= 4 or is_color or has_channels or 0 in shape[-2:]: _refuse_shape(shape, who)
-    if 0 in shape: raise ValueError(f"{who}: at least one image is needed, got none")
-    is_tensor = isinstance(array, Tensor)
+    shape, is_tensor = tuple(array.shape), isinstance(array, Tensor)
+    _check_shape(shape, who)
     kind = str(array.dtype).removeprefix("torch.")
     if kind in ("uint8", "uint16"):
         values = array.detach().cpu().numpy() if is_tensor else array
@@ -505,34 +546,38 @@ def _as_stack(
         return _unit_tensor(array, who).reshape(-1, 1, *shape[-2:])
     raise ValueError(f"{who}: images of {kind}; give uint8, uint16, or floating point in [0, 1]")
 
-# %% ../nbs/api/00_data.ipynb #04fa8be1
+# %% ../nbs/api/00_data.ipynb #15563d41
 def _files_of(path: Path, who: str) -> list[Path]:
     "A file, or the images of a folder."
     if not path.is_dir(): return [path]
     if files := list_images(path): return files
     raise ValueError(f"{who}: no images ({', '.join(IMAGE_SUFFIXES)}) in the folder {path}")
 
-# %% ../nbs/api/00_data.ipynb #8165ed4f
+# %% ../nbs/api/00_data.ipynb #016ce30a
+def _rows_of(one: object, who: str) -> list:
+    "The images that one entry of a list stands for, an entry each."
+    if isinstance(one, (str, Path)): return _files_of(Path(one), who)
+    if isinstance(one, (Sample, Image.Image)): return [one]
+    if isinstance(one, (np.ndarray, Tensor)): return list(_as_stack(one, who))
+    raise TypeError(f"{who}: a list of images holds paths, arrays or pictures, not {type(one).__name__}")
+
+# %% ../nbs/api/00_data.ipynb #dad603fd
 def as_rows(
     given: object,            # a path, a folder, a sample, a picture, an array, a tensor, or a list of these
     who: str = "as_images",   # who asks, for errors
 ) -> np.ndarray | Tensor | list:  # arrays and tensors as `as_images` returns them; else a list, an entry an image
     "What was given, as something that has a length and can be cut; files are named and not read."
-    plain = isinstance(given, np.ndarray) and given.dtype.kind not in "OUT"
-    if plain or isinstance(given, Tensor): return _as_stack(given, who)
+    holds_numbers = isinstance(given, np.ndarray) and given.dtype.kind not in "OUT"
+    if holds_numbers or isinstance(given, Tensor): return _as_stack(given, who)
     if isinstance(given, (str, Path, Sample, Image.Image)): given = [given]
     if isinstance(given, (bytes, dict)) or not isinstance(given, Iterable):
         raise TypeError(f"{who}: images are paths, arrays, tensors or pictures, got {type(given).__name__}")
     rows = []
-    for one in given:
-        if isinstance(one, (str, Path)): rows += _files_of(Path(one), who)
-        elif isinstance(one, (Sample, Image.Image)): rows.append(one)
-        elif isinstance(one, (np.ndarray, Tensor)): rows += list(_as_stack(one, who))
-        else: raise TypeError(f"{who}: a list of images holds paths, arrays or pictures, not {type(one).__name__}")
+    for one in given: rows += _rows_of(one, who)
     if not rows: raise ValueError(f"{who}: at least one image is needed, got none")
     return rows
 
-# %% ../nbs/api/00_data.ipynb #33ac1787
+# %% ../nbs/api/00_data.ipynb #45eb11c2
 def _picture(image: Image.Image, who: str) -> UInt[np.ndarray, 'h w']:
     "The gray of a picture that Pillow has opened."
     if _is_deep_colour(image): raise ValueError(f"{who}: a picture of 16-bit color; give its path")
@@ -542,7 +587,7 @@ def _picture(image: Image.Image, who: str) -> UInt[np.ndarray, 'h w']:
     try: return _gray(image)
     except OSError as error: raise ValueError(f"{who}: a picture cannot be read: {error}") from error
 
-# %% ../nbs/api/00_data.ipynb #5b425f38
+# %% ../nbs/api/00_data.ipynb #5c541f6e
 def _as_one(
     row: object,               # of `as_rows`
     size: tuple[int, int],
@@ -554,7 +599,7 @@ def _as_one(
     if isinstance(row, (np.ndarray, Tensor)): return _as_stack(row, who)
     return load_images([row], size, resize)
 
-# %% ../nbs/api/00_data.ipynb #88f9a131
+# %% ../nbs/api/00_data.ipynb #d575c492
 def _join(parts: list[np.ndarray | Tensor]) -> np.ndarray | Tensor:
     "Images of one size as one array; as a tensor where one of them is one."
     if any(isinstance(part, Tensor) for part in parts):
@@ -564,7 +609,7 @@ def _join(parts: list[np.ndarray | Tensor]) -> np.ndarray | Tensor:
     depth = np.dtype(np.uint16 if any(part.dtype == np.uint16 for part in parts) else np.uint8)
     return np.concatenate([deepen(part, depth) for part in parts])
 
-# %% ../nbs/api/00_data.ipynb #ab80656b
+# %% ../nbs/api/00_data.ipynb #1b8377e7
 def as_images(
     given: object,              # a path, a folder, a sample, a picture, an array, a tensor, or a list of these
     size: tuple[int, int],      # (height, width) wanted, in pixels
@@ -573,10 +618,10 @@ def as_images(
 ) -> UInt[np.ndarray, 'n h w'] | Float[Tensor, 'n 1 h w']:  # 8 or 16 bit, or float32 in [0, 1]
     "Images of one size, whatever they came as; what cannot be one is refused in one line."
     rows = as_rows(given, who)
-    if isinstance(rows, list):
-        if all(isinstance(row, (Path, Sample)) for row in rows): return load_images(rows, size, resize)
-        parts = [_as_one(row, size, resize, who) for row in rows]
-    else: parts = [rows]
+    if not isinstance(rows, list): parts = [rows]
+    elif all(isinstance(row, (Path, Sample)) for row in rows):
+        return load_images(rows, size, resize)
+    else: parts = [_as_one(row, size, resize, who) for row in rows]
     for part in parts:
         if tuple(part.shape[-2:]) == tuple(size): continue
         raise ValueError(
@@ -585,10 +630,10 @@ def as_images(
         )
     return _join(parts)
 
-# %% ../nbs/api/00_data.ipynb #33f8264a
+# %% ../nbs/api/00_data.ipynb #1f2c13de
 _MOVED = ('DatasetError', 'DatasetReport', 'check_dataset', 'list_samples')  # to recon_ad.layouts
 
-# %% ../nbs/api/00_data.ipynb #3f182d56
+# %% ../nbs/api/00_data.ipynb #1a697b4a
 def __getattr__(name: str) -> object:
     "What moved to the room of layouts, which is loaded when it is asked for."
     if name in _MOVED: return getattr(importlib.import_module("recon_ad.layouts"), name)

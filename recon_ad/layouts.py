@@ -7,7 +7,7 @@ __all__ = ['NORMAL_NAMES', 'DEFECT_NAMES', 'MASK_FOLDERS', 'LAYOUTS', 'Finding',
            'read_flat', 'read_table', 'is_list', 'read_list', 'read_visa', 'read_kolektor', 'understand', 'draw_test',
            'DatasetReport', 'reduction', 'check_dataset', 'DatasetError', 'list_samples', 'too_alike', 'contact_sheet']
 
-# %% ../nbs/api/01_layouts.ipynb #792c6ea7
+# %% ../nbs/api/01_layouts.ipynb #a825cbcf
 import csv
 import hashlib
 import os
@@ -15,7 +15,6 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,20 +22,24 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from recon_ad.data import (
-    IMAGE_SUFFIXES, Sample, _placement, hold_out, list_images, read_image, read_mask, read_with_color,
+    IMAGE_SUFFIXES, Sample, _placement, _pool, hold_out, list_images, read_image, read_mask,
+    read_with_color,
 )
 
-# %% ../nbs/api/01_layouts.ipynb #ebff0a7b
-@dataclass(frozen=True)
-class Finding:
-    "One thing that was found, about one file or about the folder."
-    text: str                      # the whole sentence, without the name
-    name: str = ""                 # of the file, from the folder on; empty where it is about the folder
-    many: str = ""                 # what several of this kind are called; findings of one kind share it
+# %% ../nbs/api/01_layouts.ipynb #71c5c7ba
+class Finding(str):
+    "One thing that was found: a sentence that knows which file it is about, and of which kind it is."
+    def __new__(
+        cls,
+        text: str,        # what is the matter
+        name: str = "",   # of the file, from the folder on; empty where it is about the folder
+        many: str = "",   # what several of this kind are called; findings of one kind share it
+    ):
+        one = super().__new__(cls, f"{name}: {text}" if name else text)
+        one.name, one.many = name, many
+        return one
 
-    def __str__(self) -> str: return f"{self.name}: {self.text}" if self.name else self.text
-
-# %% ../nbs/api/01_layouts.ipynb #c9074935
+# %% ../nbs/api/01_layouts.ipynb #2f731ea2
 def grouped(
     findings: Iterable[Finding],
     most: int = 3,               # names a line
@@ -44,61 +47,62 @@ def grouped(
     "What repeats, told once, with a count and the first names."
     kinds = defaultdict(list)
     # numbers and names inside the reason differ from file to file
-    for one in findings: kinds[re.sub(r"'[^']*'|[0-9]+", "", one.many) or str(one)].append(one)
+    for one in findings: kinds[re.sub(r"'[^']*'|[0-9]+", "", one.many) or one].append(one)
     lines = []
     for first, *others in kinds.values():
         names = [one.name for one in (first, *others)]
         more = f" and {len(names) - most} more" if len(names) > most else ""
         several = f"{len(names)} {first.many}: {', '.join(names[:most])}{more}"
-        lines.append(several if others else str(first))
+        lines.append(several if others else first)
     return lines
 
-# %% ../nbs/api/01_layouts.ipynb #705fc025
+# %% ../nbs/api/01_layouts.ipynb #47e2fc55
 @dataclass(frozen=True)
 class Layout:
     "How a folder was understood."
-    name: str = ""                                           # what it is, in a few words
-    samples: list[Sample] = field(default_factory=list)      # every image found, readable or not
-    notes: list[Finding] = field(default_factory=list)       # what was passed over
-    problems: list[Finding] = field(default_factory=list)    # images whose label cannot be told
-    masks: list[Path] = field(default_factory=list)          # mask files that belong to no image
-    has_masks: bool = False                                  # whether defects are expected to have masks
-    refusal: str = ""                                        # why nothing can be learnt from it; empty where something can
-    undivided: bool = False                                  # whether normal images are still to be divided for the test
-    by_folder: bool = False                                  # whether a folder then stays on one side
+    name: str = ""                                        # what it is, in a few words
+    samples: list[Sample] = field(default_factory=list)   # every image found, readable or not
+    notes: list[Finding] = field(default_factory=list)    # what was passed over
+    problems: list[Finding] = field(default_factory=list) # images whose label cannot be told
+    masks: list[Path] = field(default_factory=list)       # mask files that belong to no image
+    has_masks: bool = False    # whether defects are expected to have masks
+    refusal: str = ""          # why nothing can be learnt from it; empty where something can
+    undivided: bool = False    # whether normal images are still to be divided for the test
+    by_folder: bool = False    # whether a folder then stays on one side
 
-# %% ../nbs/api/01_layouts.ipynb #61965ef5
+# %% ../nbs/api/01_layouts.ipynb #b6e5fd85
 NORMAL_NAMES = ('good', 'normal', 'ok')  # of folders and labels, in any case
 
-# %% ../nbs/api/01_layouts.ipynb #d9804fb8
-DEFECT_NAMES = ('bad', 'defective', 'defect', 'ng', 'nok', 'anomaly', 'anomalous', 'abnormal')  # in any case
+# %% ../nbs/api/01_layouts.ipynb #9bf09ffc
+# of folders, in any case
+DEFECT_NAMES = ('bad', 'defective', 'defect', 'ng', 'nok', 'anomaly', 'anomalous', 'abnormal')
 
-# %% ../nbs/api/01_layouts.ipynb #066e5f87
+# %% ../nbs/api/01_layouts.ipynb #881851ec
 MASK_FOLDERS = ('ground_truth', 'masks', 'mask')  # in any case
 
-# %% ../nbs/api/01_layouts.ipynb #1f23d2a9
+# %% ../nbs/api/01_layouts.ipynb #08f0acad
 def _folders(root: Path) -> list[Path]:
     "The folders in a folder, hidden ones left out."
     if not root.is_dir(): return []
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
-# %% ../nbs/api/01_layouts.ipynb #04ae765c
+# %% ../nbs/api/01_layouts.ipynb #2d8d8068
 def _named(root: Path, names: Sequence[str]) -> list[Path]:
     "The folders in a folder that are called so, in any case."
     return [path for path in _folders(root) if path.name.lower() in names]
 
-# %% ../nbs/api/01_layouts.ipynb #6ff41aa1
+# %% ../nbs/api/01_layouts.ipynb #f19493c4
 def _loose(root: Path) -> list[Path]:
     "The images that lie in a folder itself."
     files = sorted(path for path in root.iterdir() if path.is_file())
     return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
 
-# %% ../nbs/api/01_layouts.ipynb #04186a0d
+# %% ../nbs/api/01_layouts.ipynb #22682613
 def _below(root: Path, path: Path) -> str:
     "How a file is called from the folder on."
     return Path(os.path.relpath(path, root)).as_posix()
 
-# %% ../nbs/api/01_layouts.ipynb #c8a0d1ca
+# %% ../nbs/api/01_layouts.ipynb #1fa44427
 def _seen(root: Path, most: int = 5) -> str:
     "What lies in a folder, in a few words."
     parts = [f"{len(loose)} images"] if (loose := _loose(root)) else []
@@ -107,16 +111,17 @@ def _seen(root: Path, most: int = 5) -> str:
     more = f" and {len(parts) - most} more" if len(parts) > most else ""
     return (", ".join(parts[:most]) or "nothing") + more
 
-# %% ../nbs/api/01_layouts.ipynb #bcaeb819
+# %% ../nbs/api/01_layouts.ipynb #0f1797e7
 def _others(
     root: Path,
     understood: Sequence[Path],   # folders that were read
 ) -> list[str]:                   # "cam1/ (12 images)"
     "Folders with pictures that were not read."
-    counts = {folder: len(list_images(folder)) for folder in _folders(root) if folder not in understood}
-    return [f"{folder.name}/ ({count} images)" for folder, count in counts.items() if count]
+    unread = [folder for folder in _folders(root) if folder not in understood]
+    counts = {folder.name: len(list_images(folder)) for folder in unread}
+    return [f"{name}/ ({count} images)" for name, count in counts.items() if count]
 
-# %% ../nbs/api/01_layouts.ipynb #8affb987
+# %% ../nbs/api/01_layouts.ipynb #e2545535
 def _pair_masks(
     samples: Sequence[Sample],                      # without masks
     folders: Sequence[Path],                        # that hold masks
@@ -125,7 +130,7 @@ def _pair_masks(
     "Images and masks, paired by their names."
     by_name = {}
     for folder in folders:
-        by_name |= {(path.parent.relative_to(folder), path.stem): path for path in list_images(folder)}
+        for path in list_images(folder): by_name[path.parent.relative_to(folder), path.stem] = path
     paired = []
     for sample in samples:
         stems = (f"{sample.path.stem}_mask", sample.path.stem)
@@ -135,7 +140,7 @@ def _pair_masks(
     used = {sample.mask for sample in paired}
     return paired, [path for path in by_name.values() if path not in used]
 
-# %% ../nbs/api/01_layouts.ipynb #61ebc872
+# %% ../nbs/api/01_layouts.ipynb #ad1b8fd2
 def _strangers(folder: Path, name: str) -> list[Finding]:
     "A note on the files of a folder that are no images."
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."]
@@ -144,7 +149,7 @@ def _strangers(folder: Path, name: str) -> list[Finding]:
     named = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
     return [Finding(f"{len(others)} entries that are no images passed over ({named})", name)]
 
-# %% ../nbs/api/01_layouts.ipynb #30875417
+# %% ../nbs/api/01_layouts.ipynb #ad254de4
 def _read_split(root: Path, split: str) -> tuple[list[Sample], list[Finding]]:
     "The images of `train` or `test`, and what was passed over."
     samples, notes = [], []
@@ -162,69 +167,91 @@ def _read_split(root: Path, split: str) -> tuple[list[Sample], list[Finding]]:
         samples += [Sample(image, split, int(not is_normal), kind) for image in images]
     return samples, notes
 
-# %% ../nbs/api/01_layouts.ipynb #0b2becc2
+# %% ../nbs/api/01_layouts.ipynb #b9a0683c
 def _mvtec_place(root: Path, sample: Sample) -> list[Path]:
     "Where the mask of a test image lies in ground_truth."
     return [sample.path.parent.relative_to(root/"test")] if sample.split == "test" else []
 
-# %% ../nbs/api/01_layouts.ipynb #c613f71c
+# %% ../nbs/api/01_layouts.ipynb #df161ad6
+def _mvtec_refusal(root: Path, normal: Sequence[Path]) -> str:
+    "Why nothing can be learnt from `train`; empty where something can."
+    if len(normal) > 1:
+        both = " and ".join(f"train/{folder.name}" for folder in normal)
+        return f"{both} both look normal; keep one of them"
+    if not normal: return f"there is no folder train/good; train holds {_seen(root/'train')}"
+    if list_images(normal[0]): return ""
+    return f"train/{normal[0].name} holds no image ({', '.join(IMAGE_SUFFIXES)})"
+
+# %% ../nbs/api/01_layouts.ipynb #ce30beb5
 def read_mvtec(root: Path) -> Layout:
     "MVTec AD: train/good, test/good, test/<kind>, ground_truth/<kind>."
     name = "MVTec AD (train/good, test/*, ground_truth)"
-    normal = _named(root/"train", NORMAL_NAMES)
-    if len(normal) > 1:
-        both = " and ".join(f"train/{folder.name}" for folder in normal)
-        return Layout(name, refusal=f"{both} both look normal; keep one of them")
+    if refusal := _mvtec_refusal(root, _named(root/"train", NORMAL_NAMES)):
+        return Layout(name, refusal=refusal)
     samples, notes = [], []
     for split in ("train", "test"):
         found, passed_over = _read_split(root, split)
         samples, notes = samples + found, notes + passed_over
     masks = _named(root, ("ground_truth",))
-    understood = [root/"train", root/"test", *masks]
-    notes += [Finding("passed over", other) for other in _others(root, understood)]
+    for other in _others(root, [root/"train", root/"test", *masks]):
+        notes.append(Finding("passed over", other))
     samples, orphans = _pair_masks(samples, masks, lambda sample: _mvtec_place(root, sample))
-    refusal = ""
-    if not normal: refusal = f"there is no folder train/good; train holds {_seen(root/'train')}"
-    elif not list_images(normal[0]):
-        refusal = f"train/{normal[0].name} holds no image ({', '.join(IMAGE_SUFFIXES)})"
-    return Layout(name, samples, notes, [], orphans, bool(masks), refusal)
+    return Layout(name, samples, notes, [], orphans, bool(masks))
 
-# %% ../nbs/api/01_layouts.ipynb #3e706b70
+# %% ../nbs/api/01_layouts.ipynb #62f0243c
 def _kind_of(image: Path, folder: Path, cameras: set[str]) -> str:
     "The kind of a defect: the subfolder that it lies in, unless normal images lie in such a folder too."
     inside = image.relative_to(folder).parts[0]
     return inside if image.parent != folder and inside not in cameras else folder.name.lower()
 
-# %% ../nbs/api/01_layouts.ipynb #ba1194e1
+# %% ../nbs/api/01_layouts.ipynb #ef76b8e1
 def _side_place(root: Path, sample: Sample) -> list[Path]:
     "Where the mask of an image may lie: beside its own folders, or one level higher where it is defective."
     place = sample.path.parent.relative_to(root)
     return [place, Path(*place.parts[1:])] if sample.label else [place]
 
-# %% ../nbs/api/01_layouts.ipynb #ada935c3
+# %% ../nbs/api/01_layouts.ipynb #12177b82
+def _sides_refusal(
+    root: Path,
+    normal: Sequence[Path],       # folders called so
+    understood: Sequence[Path],   # all folders that have a meaning
+    name: str,
+) -> str:
+    "Why `good/` and its neighbors cannot be understood; empty where they can."
+    if len(normal) > 1:
+        both = " and ".join(f"{folder.name}/" for folder in normal)
+        return f"{both} both look normal; put all normal images into one of them"
+    if others := _others(root, understood):
+        text = f"beside {name} there is {', '.join(others)}: neither normal nor defective by its name"
+        return f"{text}; put kinds of defects into folders such as bad/crack"
+    if list_images(normal[0]): return ""
+    return f"{normal[0].name}/ holds no image ({', '.join(IMAGE_SUFFIXES)})"
+
+# %% ../nbs/api/01_layouts.ipynb #e6f5c932
+def _sides_samples(normal: Path, defective: Sequence[Path]) -> list[Sample]:
+    "The images of `good/` and of `bad/`, a subfolder of which is a kind of defect."
+    samples = [Sample(path, "train", 0, "good") for path in list_images(normal)]
+    cameras = {folder.name for folder in _folders(normal)}
+    for folder in defective:
+        for path in list_images(folder):
+            samples.append(Sample(path, "test", 1, _kind_of(path, folder, cameras)))
+    return samples
+
+# %% ../nbs/api/01_layouts.ipynb #131851b0
 def read_sides(root: Path) -> Layout:
     "Folders called normal and defective: good/ and bad/, normal/ and defective/, ok/ and ng/."
     normal, defective = _named(root, NORMAL_NAMES), _named(root, DEFECT_NAMES)
     masks = _named(root, MASK_FOLDERS)
     name = " and ".join(f"{folder.name}/" for folder in (*normal, *defective))
-    if len(normal) > 1:
-        both = " and ".join(f"{folder.name}/" for folder in normal)
-        return Layout(name, refusal=f"{both} both look normal; put all normal images into one of them")
-    if others := _others(root, [*normal, *defective, *masks]):
-        text = f"beside {name} there is {', '.join(others)}: neither normal nor defective by its name"
-        return Layout(name, refusal=f"{text}; put kinds of defects into folders such as bad/crack")
-    samples = [Sample(path, "train", 0, "good") for path in list_images(normal[0])]
-    cameras = {folder.name for folder in _folders(normal[0])}
-    for folder in defective:
-        for path in list_images(folder):
-            samples.append(Sample(path, "test", 1, _kind_of(path, folder, cameras)))
+    if refusal := _sides_refusal(root, normal, [*normal, *defective, *masks], name):
+        return Layout(name, refusal=refusal)
     notes = [Finding(f"{len(loose)} images beside {name} passed over")] if (loose := _loose(root)) else []
     for folder in (*normal, *defective): notes += _strangers(folder, folder.name)
-    refusal = "" if list_images(normal[0]) else f"{normal[0].name}/ holds no image ({', '.join(IMAGE_SUFFIXES)})"
+    samples = _sides_samples(normal[0], defective)
     samples, orphans = _pair_masks(samples, masks, lambda sample: _side_place(root, sample))
-    return Layout(name, samples, notes, [], orphans, bool(masks), refusal, undivided=True)
+    return Layout(name, samples, notes, [], orphans, bool(masks), undivided=True)
 
-# %% ../nbs/api/01_layouts.ipynb #ce1b43bd
+# %% ../nbs/api/01_layouts.ipynb #cea419a3
 def read_flat(root: Path) -> Layout:
     "Pictures alone: all of them are normal."
     images, name = _loose(root), "pictures alone, all taken as normal"
@@ -241,7 +268,7 @@ def read_flat(root: Path) -> Layout:
     note = Finding(f"a folder of {len(images)} images and no train/good: all are taken as normal, for training")
     return Layout(name, samples, [note])
 
-# %% ../nbs/api/01_layouts.ipynb #c96dd079
+# %% ../nbs/api/01_layouts.ipynb #fae2b33b
 def read_table(
     path: str | Path,       # a CSV file with a line of column names, separated by comma, semicolon or tab
 ) -> list[dict[str, str]]:  # a row each, by column names in small letters
@@ -251,11 +278,12 @@ def read_table(
     separator = max(",;\t", key=header.count)
     rows = []
     for row in csv.DictReader(text.splitlines(), delimiter=separator):
-        cells = {(key or "").strip().lower(): (value or "") for key, value in row.items() if key is not None}
-        if any(map(str.strip, cells.values())): rows.append({key: cells[key].strip() for key in cells})
+        named = [(key, value or "") for key, value in row.items() if key is not None]
+        cells = {key.strip().lower(): value.strip() for key, value in named}
+        if any(cells.values()): rows.append(cells)
     return rows
 
-# %% ../nbs/api/01_layouts.ipynb #90a5284d
+# %% ../nbs/api/01_layouts.ipynb #f55b7e04
 def _columns(path: Path) -> set[str]:
     "The column names of a table; empty where the file is none."
     try:
@@ -263,12 +291,12 @@ def _columns(path: Path) -> set[str]:
     except (OSError, UnicodeDecodeError): return set()
     return {name.strip().strip('"').lower() for name in re.split("[,;\t]", header)}
 
-# %% ../nbs/api/01_layouts.ipynb #c68909b3
+# %% ../nbs/api/01_layouts.ipynb #b886e03c
 def is_list(path: Path) -> bool:
     "Whether a file is a table of images and their labels."
     return path.suffix.lower() == ".csv" and {"path", "label"} <= _columns(path)
 
-# %% ../nbs/api/01_layouts.ipynb #1830b451
+# %% ../nbs/api/01_layouts.ipynb #7c351a22
 def _label_of(text: str) -> tuple[int, str] | None:
     "Label and kind that a word stands for; None where it stands for none."
     word = text.lower()
@@ -277,7 +305,7 @@ def _label_of(text: str) -> tuple[int, str] | None:
     if not word or word.replace(".", "").isdecimal(): return None
     return 1, word
 
-# %% ../nbs/api/01_layouts.ipynb #6ff487d9
+# %% ../nbs/api/01_layouts.ipynb #fa30a4cc
 def _row_problem(row: dict, path: Path, mask: Path | None) -> tuple[str, str]:
     "What is wrong with a row of a list, and what several of that kind are called; empty where nothing is."
     if _label_of(row["label"]) is None:
@@ -292,7 +320,25 @@ def _row_problem(row: dict, path: Path, mask: Path | None) -> tuple[str, str]:
         return f"its mask {row['mask']} is not there", "images whose mask is not there"
     return "", ""
 
-# %% ../nbs/api/01_layouts.ipynb #e9fda0e0
+# %% ../nbs/api/01_layouts.ipynb #5b13bfd8
+def _read_row(row: dict, root: Path) -> Sample | Finding:
+    "The image that a row of a list stands for, or what is wrong with the row."
+    file, mask = root/row["path"], root/row["mask"] if row.get("mask") else None
+    text, many = _row_problem(row, file, mask)
+    if text: return Finding(text, row["path"], many)
+    label, kind = _label_of(row["label"])
+    split = row.get("split", "").lower() or ("test" if label else "train")
+    return Sample(file, split, label, kind, mask)
+
+# %% ../nbs/api/01_layouts.ipynb #fdd591d3
+def _twice(samples: Sequence[Sample], root: Path) -> list[Finding]:
+    "Images that a list names more than once."
+    counts = Counter(sample.path for sample in samples)
+    paths = [path for path, count in counts.items() if count > 1]
+    many = "images listed more than once"
+    return [Finding("listed more than once", _below(root, path), many) for path in paths]
+
+# %% ../nbs/api/01_layouts.ipynb #44acdf38
 def read_list(path: Path) -> Layout:
     "A CSV list: columns path and label, perhaps mask and split."
     name, root = f"the list {path.name}", path.parent
@@ -302,23 +348,15 @@ def read_list(path: Path) -> Layout:
     splits = {bool(row.get("split")) for row in rows}
     if len(splits) > 1:
         return Layout(name, refusal="some rows have a split and some have none; give one to all or to none")
-    samples, problems = [], []
-    for row in rows:
-        file, mask = root/row["path"], root/row["mask"] if row.get("mask") else None
-        text, many = _row_problem(row, file, mask)
-        if text:
-            problems.append(Finding(text, row["path"], many))
-            continue
-        label, kind = _label_of(row["label"])
-        split = row.get("split", "").lower() or ("test" if label else "train")
-        samples.append(Sample(file, split, label, kind, mask))
-    twice = [path for path, count in Counter(sample.path for sample in samples).items() if count > 1]
-    problems += [Finding("listed more than once", _below(root, path), "images listed more than once") for path in twice]
-    refusal = "" if any(sample.split == "train" for sample in samples) else "the list names no normal image to train on"
+    found = [_read_row(row, root) for row in rows]
+    samples = [one for one in found if isinstance(one, Sample)]
+    problems = [one for one in found if isinstance(one, Finding)] + _twice(samples, root)
+    trains = any(sample.split == "train" for sample in samples)
+    refusal = "" if trains else "the list names no normal image to train on"
     has_masks = any(sample.mask for sample in samples)
     return Layout(name, samples, [], problems, [], has_masks, refusal, undivided=splits == {False})
 
-# %% ../nbs/api/01_layouts.ipynb #bf591161
+# %% ../nbs/api/01_layouts.ipynb #1f33c0a2
 def _visa_kinds(root: Path) -> dict[str, str]:
     "The kind of each defect, by the name of its file, as image_anno.csv has it."
     file = root/"image_anno.csv"
@@ -326,7 +364,7 @@ def _visa_kinds(root: Path) -> dict[str, str]:
     return {Path(row["image"]).name: " + ".join(row["label"].split(",")) for row in read_table(file)
             if row["label"].lower() not in NORMAL_NAMES}
 
-# %% ../nbs/api/01_layouts.ipynb #804637d3
+# %% ../nbs/api/01_layouts.ipynb #9f359734
 def _visa_split(root: Path) -> tuple[str, dict[tuple, str]]:
     "The split file that lies beside a category, and the split of each image by folder and name; empty without one."
     name = root.resolve().name
@@ -337,28 +375,39 @@ def _visa_split(root: Path) -> tuple[str, dict[tuple, str]]:
         if rows: return file.name, {Path(row["image"]).parts[-2:]: row["split"].lower() for row in rows}
     return "", {}
 
-# %% ../nbs/api/01_layouts.ipynb #27c8b45c
-def read_visa(root: Path) -> Layout:
-    "A category of VisA: Data/Images/Normal, Data/Images/Anomaly, Data/Masks/Anomaly."
-    images, masks = root/"Data"/"Images", _named(root/"Data", MASK_FOLDERS)
-    kinds, (file, split_of) = _visa_kinds(root), _visa_split(root)
-    samples, unlisted = [], 0
+# %% ../nbs/api/01_layouts.ipynb #261664ba
+def _visa_samples(
+    root: Path,
+    split_of: dict[tuple, str],   # by folder and name; empty without a split file
+) -> tuple[list[Sample], int]:    # without masks; and how many images the split file does not list
+    "The images of a category of VisA."
+    images, kinds, samples, unlisted = root/"Data"/"Images", _visa_kinds(root), [], 0
     for folder in _named(images, (*NORMAL_NAMES, *DEFECT_NAMES)):
         label = int(folder.name.lower() not in NORMAL_NAMES)
         for path in list_images(folder):
             kind = kinds.get(path.name, "anomaly") if label else "good"
-            split = split_of.get(path.parts[-2:], "" if file else "test" if label else "train")
+            split = "test" if label else "train"
+            if split_of: split = split_of.get(path.parts[-2:], "")
             if split in ("train", "test"): samples.append(Sample(path, split, label, kind))
             else: unlisted += 1
-    samples, orphans = _pair_masks(samples, masks, lambda sample: [sample.path.parent.relative_to(images)])
+    return samples, unlisted
+
+# %% ../nbs/api/01_layouts.ipynb #3662614b
+def read_visa(root: Path) -> Layout:
+    "A category of VisA: Data/Images/Normal, Data/Images/Anomaly, Data/Masks/Anomaly."
+    images, masks = root/"Data"/"Images", _named(root/"Data", MASK_FOLDERS)
+    file, split_of = _visa_split(root)
+    name = f"VisA, divided by {file}" if file else "VisA (Data/Images/Normal and Anomaly)"
+    samples, unlisted = _visa_samples(root, split_of)
+    place = lambda sample: [sample.path.parent.relative_to(images)]
+    samples, orphans = _pair_masks(samples, masks, place)
     if unlisted: orphans = []  # they belong to images that were left out
     notes = [Finding(f"{unlisted} images that {file} does not list left out")] if unlisted else []
-    name = f"VisA, divided by {file}" if file else "VisA (Data/Images/Normal and Anomaly)"
     trains = any(sample.split == "train" and not sample.label for sample in samples)
     refusal = "" if trains else f"no normal images for training; Data/Images holds {_seen(images)}"
     return Layout(name, samples, notes, [], orphans, bool(masks), refusal, undivided=not file)
 
-# %% ../nbs/api/01_layouts.ipynb #1b5d7ea2
+# %% ../nbs/api/01_layouts.ipynb #c702120c
 def _kolektor_pairs(root: Path) -> tuple[dict[Path, Path], list[Path]]:
     "Images with the label files beside them, and images without one."
     pairs, lacking = {}, []
@@ -371,17 +420,17 @@ def _kolektor_pairs(root: Path) -> tuple[dict[Path, Path], list[Path]]:
             else: lacking.append(path)
     return pairs, lacking
 
-# %% ../nbs/api/01_layouts.ipynb #6f2b5807
+# %% ../nbs/api/01_layouts.ipynb #2e2cd67a
 def _marks(mask: Path) -> bool | None:
     "Whether a label file marks anything; None where it cannot be read."
     try: return bool(read_mask(mask).any())
     except (ValueError, OSError): return None
 
-# %% ../nbs/api/01_layouts.ipynb #6cf881ad
+# %% ../nbs/api/01_layouts.ipynb #e5be7b7a
 def read_kolektor(root: Path) -> Layout:
     "KolektorSDD: kos01/Part0.jpg and Part0_label.bmp; normal where the label is all zero."
     pairs, lacking = _kolektor_pairs(root)
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool: marks = list(pool.map(_marks, pairs.values()))
+    with _pool(None) as pool: marks = list(pool.map(_marks, pairs.values()))
     samples = []
     for (path, mask), marked in zip(pairs.items(), marks):
         sample = Sample(path, "train", 0, "good", mask if marked is None else None)
@@ -392,7 +441,7 @@ def read_kolektor(root: Path) -> Layout:
     name = "KolektorSDD (a label file beside each image)"
     return Layout(name, samples, [], problems, [], True, refusal, undivided=True, by_folder=True)
 
-# %% ../nbs/api/01_layouts.ipynb #f6791327
+# %% ../nbs/api/01_layouts.ipynb #9ad1e542
 LAYOUTS = {  # name: its sign in a folder, and how it is read
     "MVTec AD": (lambda root: (root/"train").is_dir(), read_mvtec),
     "normal and defective": (lambda root: bool(_named(root, NORMAL_NAMES)), read_sides),
@@ -402,14 +451,14 @@ LAYOUTS = {  # name: its sign in a folder, and how it is read
     "pictures alone": (lambda root: bool(_loose(root)), read_flat),
 }
 
-# %% ../nbs/api/01_layouts.ipynb #513340fa
+# %% ../nbs/api/01_layouts.ipynb #1c95e4d5
 def _signs(root: Path) -> list[str]:
     "The layouts that a folder shows signs of; loose pictures say something only where nothing else does."
     signs = [name for name, (is_like, _) in LAYOUTS.items() if is_like(root)]
     strong = [name for name in signs if name in ("MVTec AD", "normal and defective", "VisA")]
     return strong if strong and signs == [*strong, "pictures alone"] else signs
 
-# %% ../nbs/api/01_layouts.ipynb #14d7f98b
+# %% ../nbs/api/01_layouts.ipynb #b9a9d5a2
 def _no_layout(root: Path) -> str:
     "Why nothing can be made of a folder without a sign, and what would help."
     inside = [path.name for path in _folders(root) if _signs(path) not in ([], ["pictures alone"])]
@@ -420,7 +469,7 @@ def _no_layout(root: Path) -> str:
     else: remedy = "put normal images into good/ and defective ones into bad/, or list them in a CSV (path, label)"
     return f"there is no folder train/good and no good/; seen: {_seen(root)}; {remedy}"
 
-# %% ../nbs/api/01_layouts.ipynb #ff7e0932
+# %% ../nbs/api/01_layouts.ipynb #09d2b88c
 def understand(
     root: str | Path,   # a folder, or a CSV list
 ) -> Layout:            # `.refusal` says why nothing can be made of it
@@ -439,12 +488,12 @@ def understand(
         return Layout(refusal=f"this can be read as {named}; seen: {_seen(root)}; {remedy}")
     return read_list(lists[0]) if lists else LAYOUTS[signs[0]][1](root)
 
-# %% ../nbs/api/01_layouts.ipynb #e92bf2f4
+# %% ../nbs/api/01_layouts.ipynb #94f3dbc7
 def _mixed(name: str) -> str:
     "A number in which names have no order."
     return hashlib.sha256(name.encode()).hexdigest()
 
-# %% ../nbs/api/01_layouts.ipynb #984ee1a8
+# %% ../nbs/api/01_layouts.ipynb #914ca3bd
 def draw_test(
     samples: Sequence[Sample],       # all normal images for training, as yet
     group_of: Callable[[Sample], str],  # images of one group stay on one side
@@ -457,26 +506,27 @@ def draw_test(
     wanted = min(round(share * len(normal)), len(normal) - least)
     groups = defaultdict(list)
     for sample in normal: groups[group_of(sample)].append(sample.path)
-    order = sorted(groups.values(), key=lambda paths: _mixed(min(_below(root, path) for path in paths)))
+    first_name = lambda paths: min(_below(root, path) for path in paths)
+    order = sorted(groups.values(), key=lambda paths: _mixed(first_name(paths)))
     drawn = set()
     for paths in order:
         if len(drawn) + len(paths) <= wanted: drawn.update(paths)
     return [replace(sample, split="test") if sample.path in drawn else sample for sample in samples]
 
-# %% ../nbs/api/01_layouts.ipynb #518e9ed2
+# %% ../nbs/api/01_layouts.ipynb #51ec5edb
 @dataclass(frozen=True)
 class DatasetReport:
     "What was understood of a folder, and everything that is wrong with it."
-    root: Path                                                # the folder
-    samples: list[Sample] = field(default_factory=list)       # every image found, readable or not, sorted by path
-    problems: list[Finding] = field(default_factory=list)     # what makes a result wrong or impossible
-    notes: list[Finding] = field(default_factory=list)        # what is worth knowing
-    broken: frozenset[Path] = frozenset()                     # images named by a problem; training can do without them
-    fatal: bool = False                                       # whether a problem stays without the broken images
-    contents: list[tuple] = field(default_factory=list)       # (split, defect, images, masks, sizes, depths)
-    layout: str = ""                                          # how the folder was understood
-    facts: list[str] = field(default_factory=list)            # what the pictures are like, a line each
-    pictures: dict[Path, str] = field(default_factory=dict)   # equal pictures have equal texts; "" where unreadable
+    root: Path                                               # the folder
+    samples: list[Sample] = field(default_factory=list)      # every image found, sorted by path
+    problems: list[Finding] = field(default_factory=list)    # wrong or impossible results
+    notes: list[Finding] = field(default_factory=list)       # what is worth knowing
+    broken: frozenset[Path] = frozenset()    # images that a problem names
+    fatal: bool = False                      # whether a problem stays without the broken images
+    contents: list[tuple] = field(default_factory=list)      # split, defect, images, masks, ...
+    layout: str = ""                         # how the folder was understood
+    facts: list[str] = field(default_factory=list)           # what the pictures are like
+    pictures: dict[Path, str] = field(default_factory=dict)  # equal where the pictures are; "" if unreadable
 
     def __str__(self) -> str:
         rows = [("split", "kind", "images", "masks", "height x width", "bits"), *self.contents]
@@ -492,7 +542,7 @@ class DatasetReport:
             lines += [f"  {entry}" for entry in grouped(entries)]
         return "\n".join(lines)
 
-# %% ../nbs/api/01_layouts.ipynb #4cda4135
+# %% ../nbs/api/01_layouts.ipynb #b7e98e1c
 @dataclass(frozen=True)
 class _Scan:
     "What one decoded file is like."
@@ -505,7 +555,7 @@ class _Scan:
     shows_color: bool = False
     error: str = ""                        # why it cannot be read
 
-# %% ../nbs/api/01_layouts.ipynb #dd4d237c
+# %% ../nbs/api/01_layouts.ipynb #428e4923
 def _scan(path: Path) -> _Scan:
     "One file, decoded to its last row."
     try: pixels, shows_color = read_with_color(path)
@@ -517,69 +567,92 @@ def _scan(path: Path) -> _Scan:
     text = f"{pixels.shape}{digest}"
     return _Scan(pixels.shape, pixels.dtype.itemsize * 8, text, low, high, mean, shows_color)
 
-# %% ../nbs/api/01_layouts.ipynb #8459f37d
-def _mask_finding(sample: Sample, scans: dict[Path, _Scan], root: Path, has_masks: bool) -> Finding | None:
-    "What is wrong with the mask of a sample."
-    about = lambda text, many: Finding(text, _below(root, sample.path), many)
-    if sample.mask is None:
-        place = f"ground_truth/{sample.defect}/{sample.path.stem}_mask.*"
-        lacks = sample.label and has_masks
-        return about(f"no mask, such as {place}", "defective images without a mask") if lacks else None
-    scan, image, name = scans[sample.mask], scans[sample.path], f"mask {_below(root, sample.mask)}"
-    if scan.error: return about(f"{name} cannot be read: {scan.error}", f"masks cannot be read ({scan.error})")
-    if image.size and scan.size != image.size:
-        sizes = [f"{height} x {width}" for height, width in (scan.size, image.size)]
-        text = f"{name} is {sizes[0]}, the image {sizes[1]} (height x width)"
-        return about(text, "images whose mask has another size")
-    if sample.label and not scan.brightest:
-        return about(f"{name} is empty, though the image is filed as defective", "defective images with an empty mask")
-    if not sample.label and scan.brightest:
-        return about(f"{name} marks defects, though the image is filed as good", "normal images whose mask marks defects")
-    return None
+# %% ../nbs/api/01_layouts.ipynb #6e822872
+@dataclass(frozen=True)
+class _Set:
+    "Every image of a folder, and what the files are like."
+    root: Path                 # names begin here
+    samples: list[Sample]
+    scans: dict[Path, _Scan]   # of images and masks
+    has_masks: bool            # whether defects are expected to have masks
 
-# %% ../nbs/api/01_layouts.ipynb #67ffcace
-def _find_doubles(
-    samples: list[Sample],               # every image
-    scans: dict[Path, _Scan],            # what they are like
-    root: Path,
-) -> tuple[dict[Path, Finding], list[Finding]]:  # test images that spoil the measurement; harmless ones, as notes
-    "Pictures that occur more than once, compared by their pixels."
+    def of(self, sample: Sample) -> _Scan: return self.scans[sample.path]
+
+    def of_images(self) -> list[_Scan]: return [self.of(sample) for sample in self.samples]
+
+    def pictures(self) -> dict[Path, str]:
+        return {sample.path: self.of(sample).digest for sample in self.samples}
+
+    def name(self, sample: Sample) -> str: return _below(self.root, sample.path)
+
+# %% ../nbs/api/01_layouts.ipynb #7414541e
+def _mask_problem(given: _Set, sample: Sample) -> tuple[str, str]:
+    "What is wrong with a mask, and what several of that kind are called; empty where nothing is."
+    scan, image = given.scans[sample.mask], given.of(sample)
+    name = f"mask {_below(given.root, sample.mask)}"
+    if scan.error: return f"{name} cannot be read: {scan.error}", f"masks cannot be read ({scan.error})"
+    if image.size and scan.size != image.size:
+        (height, width), (tall, wide) = scan.size, image.size
+        text = f"{name} is {height} x {width}, the image {tall} x {wide} (height x width)"
+        return text, "images whose mask has another size"
+    if sample.label and not scan.brightest:
+        return f"{name} is empty, though the image is filed as defective", "defective images with an empty mask"
+    if sample.label or not scan.brightest: return "", ""
+    return f"{name} marks defects, though the image is filed as good", "normal images whose mask marks defects"
+
+# %% ../nbs/api/01_layouts.ipynb #a7b36e72
+def _mask_finding(given: _Set, sample: Sample) -> list[Finding]:
+    "What is wrong with the mask of a sample, or with having none."
+    name = given.name(sample)
+    if sample.mask:
+        text, many = _mask_problem(given, sample)
+        return [Finding(text, name, many)] if text else []
+    if not sample.label or not given.has_masks: return []
+    place = f"ground_truth/{sample.defect}/{sample.path.stem}_mask.*"
+    return [Finding(f"no mask, such as {place}", name, "defective images without a mask")]
+
+# %% ../nbs/api/01_layouts.ipynb #f946fda6
+def _double(given: _Set, first: Sample, other: Sample) -> tuple[Finding, bool]:
+    "What is to be said of a picture that occurs again, and whether it spoils the measurement."
+    text, name = f"the same picture as {given.name(first)}", given.name(other)
+    if other.split != first.split:
+        return Finding(f"{text}: it was trained on", name, "test images that are trained on"), True
+    if other.label == first.label:
+        return Finding(text, name, "pictures that occur more than once"), False
+    both = f"{text}: it cannot be both good and defective"
+    return Finding(both, name, "pictures filed as normal and as defective"), True
+
+# %% ../nbs/api/01_layouts.ipynb #457a022b
+def _find_doubles(given: _Set) -> tuple[dict[Path, Finding], list[Finding]]:
+    "Pictures that occur more than once: test images that spoil the measurement; harmless ones, as notes."
     groups, spoilt, notes = defaultdict(list), {}, []
-    for sample in samples:
-        if not scans[sample.path].error: groups[scans[sample.path].digest].append(sample)
+    for sample in given.samples:
+        if not given.of(sample).error: groups[given.of(sample).digest].append(sample)
     for first, *others in groups.values():
         for other in others:
-            text, name = f"the same picture as {_below(root, first.path)}", _below(root, other.path)
-            if other.split != first.split:
-                spoilt[other.path] = Finding(f"{text}: it was trained on", name, "test images that are trained on")
-            elif other.label != first.label:
-                both = f"{text}: it cannot be both good and defective"
-                spoilt[other.path] = Finding(both, name, "pictures filed as normal and as defective")
-            else: notes.append(Finding(text, name, "pictures that occur more than once"))
+            finding, spoils = _double(given, first, other)
+            if spoils: spoilt[other.path] = finding
+            else: notes.append(finding)
     return spoilt, notes
 
-# %% ../nbs/api/01_layouts.ipynb #992b509b
-def _image_findings(
-    samples: list[Sample],
-    scans: dict[Path, _Scan],
-    root: Path,
-    has_masks: bool,
-) -> tuple[dict[Path, list[Finding]], list[Finding]]:  # problems by image; notes
+# %% ../nbs/api/01_layouts.ipynb #73f53c0e
+def _image_findings(given: _Set) -> tuple[dict[Path, list[Finding]], list[Finding]]:  # problems by image; notes
     "What is wrong with each image."
-    spoilt, notes = _find_doubles(samples, scans, root)
-    stems = Counter((sample.path.parent, sample.path.stem) for sample in samples)
-    problems = defaultdict(list)
-    for sample in samples:
-        error, name, found = scans[sample.path].error, _below(root, sample.path), problems[sample.path]
+    spoilt, notes = _find_doubles(given)
+    stems = Counter(sample.path.with_suffix("") for sample in given.samples)
+    problems = {}
+    for sample in given.samples:
+        error, name, found = given.of(sample).error, given.name(sample), []
         if error: found.append(Finding(f"cannot be read: {error}", name, f"images cannot be read ({error})"))
-        if mask := _mask_finding(sample, scans, root, has_masks): found.append(mask)
+        found += _mask_finding(given, sample)
         if sample.path in spoilt: found.append(spoilt[sample.path])
-        if sample.mask and stems[sample.path.parent, sample.path.stem] > 1:
+        if sample.mask and stems[sample.path.with_suffix("")] > 1:
             text = "shares its name, and so its mask, with another image"
             found.append(Finding(text, name, "images that share their name, and so their mask"))
-    return {path: found for path, found in problems.items() if found}, notes
+        if found: problems[sample.path] = found
+    return problems, notes
 
-# %% ../nbs/api/01_layouts.ipynb #9e6b980a
+# %% ../nbs/api/01_layouts.ipynb #1196cfd4
 def reduction(
     original: tuple[int, int],   # (height, width) of the pictures
     size: tuple[int, int],       # (height, width) that the network works at
@@ -597,7 +670,7 @@ def reduction(
         width = f"lower than {2 * down:.3g} or narrower than {2 * across:.3g} pixels"
     return f"reduction: {times}, {said}; a defect {width} of the original has less than 2 there"
 
-# %% ../nbs/api/01_layouts.ipynb #39664550
+# %% ../nbs/api/01_layouts.ipynb #c13e3df1
 def _color_fact(scans: Sequence[_Scan]) -> str:
     "What is lost with the color."
     count = sum(scan.shows_color for scan in scans)
@@ -605,7 +678,16 @@ def _color_fact(scans: Sequence[_Scan]) -> str:
     lost = "gray only is looked at, a red spot of equal brightness is not seen"
     return f"color: {count} of {len(scans)} images show some; {lost}"
 
-# %% ../nbs/api/01_layouts.ipynb #c7985876
+# %% ../nbs/api/01_layouts.ipynb #9be85642
+def _gray_fact(scans: Sequence[_Scan], bits: int) -> str:
+    "How dark and bright the images of one depth are."
+    here = [scan for scan in scans if scan.bits == bits]
+    low, high = min(scan.darkest for scan in here), max(scan.brightest for scan in here)
+    means = [round(scan.mean * (2**bits - 1)) for scan in here]
+    span = f"means {min(means)} to {max(means)}"
+    return f"gray: {len(here)} images of {bits} bits, {low} to {high} of {2**bits - 1}, {span}"
+
+# %% ../nbs/api/01_layouts.ipynb #1d2ad48a
 def _facts(
     scans: Sequence[_Scan],              # of the images, not of the masks
     size: tuple[int, int] | None,        # (height, width) that the network works at
@@ -618,55 +700,58 @@ def _facts(
     named = [f"{count} of {height} x {width}" for (height, width), count in sizes[:5]]
     more = f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""
     facts = [f"sizes: {', '.join(named)}{more} (height x width)"]
-    for bits, count in sorted(Counter(scan.bits for scan in scans).items()):
-        here = [scan for scan in scans if scan.bits == bits]
-        low, high = min(scan.darkest for scan in here), max(scan.brightest for scan in here)
-        means = [round(scan.mean * (2**bits - 1)) for scan in here]
-        span = f"means {min(means)} to {max(means)}"
-        facts.append(f"gray: {count} images of {bits} bits, {low} to {high} of {2**bits - 1}, {span}")
+    facts += [_gray_fact(scans, bits) for bits in sorted({scan.bits for scan in scans})]
     facts.append(_color_fact(scans))
     if size: facts.append(reduction(sizes[0][0], size, resize))
     return facts
 
-# %% ../nbs/api/01_layouts.ipynb #d0723d57
-def _contents(samples: list[Sample], scans: dict[Path, _Scan]) -> list[tuple]:
-    "One row a folder: split, kind, images, masks, sizes, depths."
-    rows, groups = [], defaultdict(list)
-    for sample in samples: groups[sample.split, sample.defect].append(sample)
-    for split, defect in sorted(groups, key=lambda key: (key[0] != "train", key[1] != "good", key)):
-        here = groups[split, defect]
-        sizes = Counter(scans[sample.path].size for sample in here if scans[sample.path].size)
-        bits = sorted({scans[sample.path].bits for sample in here} - {0})
-        (height, width), _ = sizes.most_common(1)[0] if sizes else ((0, 0), 0)
-        shown = f"{height} x {width}" + (f" and {len(sizes) - 1} more" if len(sizes) > 1 else "")
-        masks = sum(sample.mask is not None for sample in here)
-        rows.append((split, defect, len(here), masks, shown, ", ".join(map(str, bits))))
-    return rows
+# %% ../nbs/api/01_layouts.ipynb #4b917523
+def _content(given: _Set, split: str, defect: str) -> tuple:
+    "Split, kind, images, masks, sizes and depths of one kind."
+    here = [sample for sample in given.samples if (sample.split, sample.defect) == (split, defect)]
+    sizes = Counter(given.of(sample).size for sample in here if given.of(sample).size)
+    bits = sorted({given.of(sample).bits for sample in here} - {0})
+    (height, width), _ = sizes.most_common(1)[0] if sizes else ((0, 0), 0)
+    shown = f"{height} x {width}" + (f" and {len(sizes) - 1} more" if len(sizes) > 1 else "")
+    masks = sum(sample.mask is not None for sample in here)
+    return split, defect, len(here), masks, shown, ", ".join(map(str, bits))
 
-# %% ../nbs/api/01_layouts.ipynb #72e43491
-def _set_notes(samples: list[Sample], scans: dict[Path, _Scan], has_masks: bool) -> list[str]:
-    "What is worth knowing of the set as a whole."
+# %% ../nbs/api/01_layouts.ipynb #d142259d
+def _contents(given: _Set) -> list[tuple]:
+    "One row a kind, training before test and normal before defective."
+    kinds = {(sample.split, sample.defect) for sample in given.samples}
+    order = sorted(kinds, key=lambda key: (key[0] != "train", key[1] != "good", key))
+    return [_content(given, split, defect) for split, defect in order]
+
+# %% ../nbs/api/01_layouts.ipynb #29157a22
+def _test_notes(given: _Set) -> list[str]:
+    "What can be measured."
+    labels = {sample.label for sample in given.samples if sample.split == "test"}
+    if not labels: return ["test: no images, so nothing can be measured; training needs none"]
     notes = []
-    labels = {sample.label for sample in samples if sample.split == "test"}
-    if not labels: notes.append("test: no images, so nothing can be measured; training needs none")
-    elif len(labels) == 1:
+    if len(labels) == 1:
         kind = "defective" if labels == {1} else "good"
         notes.append(f"test: only {kind} images, so AUROC and AP are undefined; both kinds are needed")
-    if 1 in labels and not has_masks:
+    if 1 in labels and not given.has_masks:
         notes.append("ground_truth: no masks, so defects can be detected but their location not measured")
-    depths = Counter(scan.bits for sample in samples if (scan := scans[sample.path]).bits)
-    if len(depths) > 1:
-        notes.append(f"{depths[8]} images of 8 and {depths[16]} of 16 bits; both are scaled to the same [0, 1]")
-    brightest = [scans[sample.path].brightest for sample in samples if scans[sample.path].bits == 16]
-    if 0 < (most := max(brightest, default=0)) < 2**15:
-        said = f"16-bit files use {most.bit_length()} bits only (brightest value {most} of 65535)"
-        notes.append(f"{said}: images will be dark; scale them up once")
-    sizes = Counter(scan.size for sample in samples if (scan := scans[sample.path]).size)
-    if len(sizes) > 1:
-        notes.append(f"images of {len(sizes)} sizes: all are brought to one, so a part has not the same scale in all")
     return notes
 
-# %% ../nbs/api/01_layouts.ipynb #c7c1e272
+# %% ../nbs/api/01_layouts.ipynb #39d4d6b8
+def _depth_notes(given: _Set) -> list[str]:
+    "What is odd about depths and sizes."
+    scans, notes = [given.of(sample) for sample in given.samples if given.of(sample).bits], []
+    depths = Counter(scan.bits for scan in scans)
+    if len(depths) > 1:
+        notes.append(f"{depths[8]} images of 8 and {depths[16]} of 16 bits; both are scaled to the same [0, 1]")
+    most = max((scan.brightest for scan in scans if scan.bits == 16), default=0)
+    if 0 < most < 2**15:
+        said = f"16-bit files use {most.bit_length()} bits only (brightest value {most} of 65535)"
+        notes.append(f"{said}: images will be dark; scale them up once")
+    if (count := len({scan.size for scan in scans})) > 1:
+        notes.append(f"images of {count} sizes: all are brought to one, so parts may differ in scale")
+    return notes
+
+# %% ../nbs/api/01_layouts.ipynb #59ca0e58
 def _divide(layout: Layout, scans: dict[Path, _Scan], root: Path) -> tuple[list[Sample], list[str]]:
     "The images in training and test, divided here where the layout does not say; and what is to be said of it."
     by_path = lambda sample: (sample.split != "train", sample.path)
@@ -681,37 +766,47 @@ def _divide(layout: Layout, scans: dict[Path, _Scan], root: Path) -> tuple[list[
     if layout.by_folder: said += ", all of a folder or none"
     return samples, [f"no test is set aside here: {said}"]
 
-# %% ../nbs/api/01_layouts.ipynb #724bfc74
+# %% ../nbs/api/01_layouts.ipynb #aeec6ea2
+def _look_at(layout: Layout, root: Path, workers: int | None) -> tuple[_Set, list[str]]:
+    "Every file decoded, and a test drawn where none is set aside; what is to be said of that."
+    files = {sample.path for sample in layout.samples} | {sample.mask for sample in layout.samples}
+    files = sorted(files - {None})
+    with _pool(workers) as pool: scans = dict(zip(files, pool.map(_scan, files)))
+    samples, said = _divide(layout, scans, root)
+    return _Set(root, samples, scans, layout.has_masks), said
+
+# %% ../nbs/api/01_layouts.ipynb #b573e92a
+def _problems(layout: Layout, root: Path, by_image: dict[Path, list[Finding]]) -> list[Finding]:
+    "Everything that is wrong, the folder first, then images, then masks."
+    problems = [Finding(layout.refusal)] if layout.refusal else []
+    problems += layout.problems
+    for found in by_image.values(): problems += found
+    for path in layout.masks:
+        text = f"a mask without an image in {path.parent.name}"
+        problems.append(Finding(text, _below(root, path), "masks without an image"))
+    return problems
+
+# %% ../nbs/api/01_layouts.ipynb #0445c710
 def check_dataset(
     root: str | Path,                       # a folder in one of the LAYOUTS, or a CSV list
     workers: int | None = None,             # threads that decode; None: one a core, at most 16
-    size: tuple[int, int] | None = None,    # (height, width) that a network will work at, to be told what is lost there
+    size: tuple[int, int] | None = None,    # (height, width) of a network, to be told what is lost there
     resize: str = "stretch",                # how pictures will be brought to it
 ) -> DatasetReport:                         # print it; `.problems` is empty where the folder can be trusted
     "A folder looked at as a whole: every file decoded, every mask compared. Never raises on what it finds."
     root = Path(root)
     base, layout = root.parent if root.is_file() else root, understand(root)
-    files = {sample.path for sample in layout.samples} | {sample.mask for sample in layout.samples}
-    files = sorted(files - {None})
-    with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
-        scans = dict(zip(files, pool.map(_scan, files)))
-    samples, said = _divide(layout, scans, base)
-    by_image, doubles = _image_findings(samples, scans, base, layout.has_masks)
-    problems = [Finding(layout.refusal)] if layout.refusal else []
-    problems += layout.problems + [one for found in by_image.values() for one in found]
-    for path in layout.masks:
-        text = f"a mask without an image in {path.parent.name}"
-        problems.append(Finding(text, _below(base, path), "masks without an image"))
-    usable = [sample for sample in samples if sample.split == "train" and sample.path not in by_image]
-    notes = said + _set_notes(samples, scans, layout.has_masks)
+    given, said = _look_at(layout, base, workers)
+    by_image, doubles = _image_findings(given)
+    notes = [Finding(text) for text in said + _test_notes(given) + _depth_notes(given)]
+    trains = any(one.split == "train" and one.path not in by_image for one in given.samples)
     return DatasetReport(
-        root, samples, problems, [*layout.notes, *map(Finding, notes), *doubles], frozenset(by_image),
-        bool(layout.refusal) or not usable, _contents(samples, scans), layout.name,
-        _facts([scans[sample.path] for sample in samples], size, resize),
-        {sample.path: scans[sample.path].digest for sample in samples},
+        root, given.samples, _problems(layout, base, by_image), layout.notes + notes + doubles,
+        frozenset(by_image), bool(layout.refusal) or not trains, _contents(given), layout.name,
+        _facts(given.of_images(), size, resize), given.pictures(),
     )
 
-# %% ../nbs/api/01_layouts.ipynb #b6c43138
+# %% ../nbs/api/01_layouts.ipynb #8ce08861
 class DatasetError(ValueError):
     "A folder that cannot be trusted; the message groups what is wrong with it, `report.problems` has all of it."
     def __init__(self, report: DatasetReport):
@@ -720,7 +815,7 @@ class DatasetError(ValueError):
         said = f"{report.root}: {count} problem{'s' * (count != 1)}"
         super().__init__("\n  ".join([said, *grouped(report.problems)]))
 
-# %% ../nbs/api/01_layouts.ipynb #3ce0426c
+# %% ../nbs/api/01_layouts.ipynb #bdc2f0ad
 def list_samples(
     root: str | Path,               # a folder in one of the LAYOUTS, or a CSV list
     skip_broken: bool = False,      # leave out the images that problems name, with a warning, instead of raising
@@ -733,7 +828,7 @@ def list_samples(
         warnings.warn("\n  ".join([said, *grouped(report.problems)]))
     return [sample for sample in report.samples if sample.path not in report.broken]
 
-# %% ../nbs/api/01_layouts.ipynb #7a0bdc7c
+# %% ../nbs/api/01_layouts.ipynb #a839d3aa
 def too_alike(
     report: DatasetReport,
     share: float = 0.15,    # of the normal images that will be held out
@@ -749,7 +844,7 @@ def too_alike(
             return f"{said}, so nothing says how much normal parts vary; give pictures of different parts"
     return ""
 
-# %% ../nbs/api/01_layouts.ipynb #9d2468ac
+# %% ../nbs/api/01_layouts.ipynb #f65226a6
 def _thumbnail(sample: Sample, width: int) -> Image.Image:
     "A picture in a frame of `width` x `width`, with its mask outlined in red."
     gray = read_image(sample.path)
@@ -764,13 +859,13 @@ def _thumbnail(sample: Sample, width: int) -> Image.Image:
     pixels[mask & ~inner] = (255, 0, 0)
     return Image.fromarray(pixels)
 
-# %% ../nbs/api/01_layouts.ipynb #71d17b68
+# %% ../nbs/api/01_layouts.ipynb #290682f4
 def _chosen(samples: Sequence[Sample], most: int) -> list[Sample]:
     "Some of the samples, evenly spaced."
     places = np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int)
     return [samples[place] for place in places]
 
-# %% ../nbs/api/01_layouts.ipynb #0fd3b0f4
+# %% ../nbs/api/01_layouts.ipynb #0fe6e05a
 def _rows_of_sheet(samples: Sequence[Sample], columns: int) -> list[tuple[str, list[Sample]]]:
     "Title and pictures of each row: two of normal images, one a kind of defect."
     groups = defaultdict(list)
@@ -784,9 +879,27 @@ def _rows_of_sheet(samples: Sequence[Sample], columns: int) -> list[tuple[str, l
             rows.append((title if not start else "", chosen[start:start + columns]))
     return rows
 
-# %% ../nbs/api/01_layouts.ipynb #8515c713
+# %% ../nbs/api/01_layouts.ipynb #87587074
+def _paste(
+    rows: Sequence[tuple[str, list[Image.Image]]],   # title, empty for none, and pictures
+    width: int,                                      # of a picture, in pixels
+    columns: int,
+    gap: int = 4,                                    # between pictures, in pixels
+) -> Image.Image:
+    "Rows of pictures below their titles."
+    tallest = [max(picture.height for picture in row) for _, row in rows]
+    heights = [16 * bool(title) + height + gap for (title, _), height in zip(rows, tallest)]
+    sheet, top = Image.new("RGB", (columns * (width + gap), sum(heights)), "white"), 0
+    for (title, row), height in zip(rows, heights):
+        ImageDraw.Draw(sheet).text((2, top + 1), title, "black")
+        for place, picture in enumerate(row):
+            sheet.paste(picture, (place * (width + gap), top + 16 * bool(title)))
+        top += height
+    return sheet
+
+# %% ../nbs/api/01_layouts.ipynb #60005054
 def contact_sheet(
-    report: DatasetReport,      # of `check_dataset`; unreadable images are left out
+    report: DatasetReport,      # of `check_dataset`; images that problems name are left out
     path: str | Path,           # the file to write, ends in .png
     columns: int = 4,           # pictures a row
     width: int = 240,           # of a picture, in pixels
@@ -794,18 +907,11 @@ def contact_sheet(
     "Some normal pictures and some of every kind of defect on one sheet, masks outlined in red."
     path = Path(path)
     if path.suffix.lower() != ".png": raise ValueError(f"contact_sheet: the file must end in .png, got {path.name}")
-    readable = [sample for sample in report.samples if report.pictures[sample.path] and sample.path not in report.broken]
-    if not readable: raise ValueError(f"contact_sheet: no readable image in {report.root}")
-    rows, top, gap = [], 0, 4
-    for title, samples in _rows_of_sheet(readable, columns):
-        pictures = [_thumbnail(sample, width) for sample in samples]
-        rows.append((top, title, pictures))
-        top += 16 * bool(title) + max(picture.height for picture in pictures) + gap
-    sheet = Image.new("RGB", (columns * (width + gap), top), "white")
-    for top, title, pictures in rows:
-        ImageDraw.Draw(sheet).text((2, top + 1), title, "black")
-        for place, picture in enumerate(pictures):
-            sheet.paste(picture, (place * (width + gap), top + 16 * bool(title)))
+    usable = [sample for sample in report.samples if sample.path not in report.broken]
+    if not usable: raise ValueError(f"contact_sheet: no image in {report.root} that can be shown")
+    rows = []
+    for title, samples in _rows_of_sheet(usable, columns):
+        rows.append((title, [_thumbnail(sample, width) for sample in samples]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    _paste(rows, width, columns).save(path)
     return path
