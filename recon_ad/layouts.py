@@ -608,8 +608,9 @@ def _mask_finding(given: _Set, sample: Sample) -> list[Finding]:
         text, many = _mask_problem(given, sample)
         return [Finding(text, name, many)] if text else []
     if not sample.label or not given.has_masks: return []
-    place = f"ground_truth/{sample.defect}/{sample.path.stem}_mask.*"
-    return [Finding(f"no mask, such as {place}", name, "defective images without a mask")]
+    stem = sample.path.stem
+    text = f"no mask, though there are masks ({stem}_mask or {stem} would be its name)"
+    return [Finding(text, name, "defective images without a mask")]
 
 # %% ../nbs/api/01_layouts.ipynb #f946fda6
 def _double(given: _Set, first: Sample, other: Sample) -> tuple[Finding, bool]:
@@ -639,14 +640,15 @@ def _find_doubles(given: _Set) -> tuple[dict[Path, Finding], list[Finding]]:
 def _image_findings(given: _Set) -> tuple[dict[Path, list[Finding]], list[Finding]]:  # problems by image; notes
     "What is wrong with each image."
     spoilt, notes = _find_doubles(given)
-    stems = Counter(sample.path.with_suffix("") for sample in given.samples)
+    stem = lambda sample: (sample.path.with_suffix(""), sample.mask)
+    stems = Counter(map(stem, given.samples))
     problems = {}
     for sample in given.samples:
         error, name, found = given.of(sample).error, given.name(sample), []
         if error: found.append(Finding(f"cannot be read: {error}", name, f"images cannot be read ({error})"))
         found += _mask_finding(given, sample)
         if sample.path in spoilt: found.append(spoilt[sample.path])
-        if sample.mask and stems[sample.path.with_suffix("")] > 1:
+        if sample.mask and stems[stem(sample)] > 1:
             text = "shares its name, and so its mask, with another image"
             found.append(Finding(text, name, "images that share their name, and so their mask"))
         if found: problems[sample.path] = found
@@ -756,7 +758,7 @@ def _divide(layout: Layout, scans: dict[Path, _Scan], root: Path) -> tuple[list[
     "The images in training and test, divided here where the layout does not say; and what is to be said of it."
     by_path = lambda sample: (sample.split != "train", sample.path)
     if not layout.undivided or not any(sample.label for sample in layout.samples):
-        return sorted(layout.samples, key=by_path) if layout.undivided else layout.samples, []
+        return sorted(layout.samples, key=by_path), []
     picture = lambda sample: scans[sample.path].digest or str(sample.path)
     group_of = (lambda sample: str(sample.path.parent)) if layout.by_folder else picture
     samples = sorted(draw_test(layout.samples, group_of, root), key=by_path)
