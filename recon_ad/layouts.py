@@ -331,12 +331,13 @@ def _read_row(row: dict, root: Path) -> Sample | Finding:
     return Sample(file, split, label, kind, mask)
 
 # %% ../nbs/api/01_layouts.ipynb #fdd591d3
-def _twice(samples: Sequence[Sample], root: Path) -> list[Finding]:
-    "Images that a list names more than once."
+def _once(samples: Sequence[Sample], root: Path) -> tuple[list[Sample], list[Finding]]:
+    "Images that a list names once, and those that it names more often: nobody knows which row is right."
     counts = Counter(sample.path for sample in samples)
     paths = [path for path, count in counts.items() if count > 1]
     many = "images listed more than once"
-    return [Finding("listed more than once", _below(root, path), many) for path in paths]
+    twice = [Finding("listed more than once", _below(root, path), many) for path in paths]
+    return [sample for sample in samples if counts[sample.path] == 1], twice
 
 # %% ../nbs/api/01_layouts.ipynb #44acdf38
 def read_list(path: Path) -> Layout:
@@ -349,12 +350,13 @@ def read_list(path: Path) -> Layout:
     if len(splits) > 1:
         return Layout(name, refusal="some rows have a split and some have none; give one to all or to none")
     found = [_read_row(row, root) for row in rows]
-    samples = [one for one in found if isinstance(one, Sample)]
-    problems = [one for one in found if isinstance(one, Finding)] + _twice(samples, root)
+    problems = [one for one in found if isinstance(one, Finding)]
+    samples, twice = _once([one for one in found if isinstance(one, Sample)], root)
     trains = any(sample.split == "train" for sample in samples)
     refusal = "" if trains else "the list names no normal image to train on"
     has_masks = any(sample.mask for sample in samples)
-    return Layout(name, samples, [], problems, [], has_masks, refusal, undivided=splits == {False})
+    undivided = splits == {False}
+    return Layout(name, samples, [], problems + twice, [], has_masks, refusal, undivided)
 
 # %% ../nbs/api/01_layouts.ipynb #1f33c0a2
 def _visa_kinds(root: Path) -> dict[str, str]:
@@ -461,11 +463,12 @@ def _signs(root: Path) -> list[str]:
 # %% ../nbs/api/01_layouts.ipynb #b9a9d5a2
 def _no_layout(root: Path) -> str:
     "Why nothing can be made of a folder without a sign, and what would help."
+    has_test = (root/"test").is_dir()
     inside = [path.name for path in _folders(root) if _signs(path) not in ([], ["pictures alone"])]
-    if inside:
+    if inside and not has_test:
         named = ", ".join(inside[:8]) + (f" and {len(inside) - 8} more" if len(inside) > 8 else "")
         return f"there is no train/good here, but {len(inside)} sets one level down: {named}; give one of them"
-    if (root/"test").is_dir(): remedy = "put normal images for training into train/good"
+    if has_test: remedy = "put normal images for training into train/good"
     else: remedy = "put normal images into good/ and defective ones into bad/, or list them in a CSV (path, label)"
     return f"there is no folder train/good and no good/; seen: {_seen(root)}; {remedy}"
 
