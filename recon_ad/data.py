@@ -127,6 +127,8 @@ def _gray(image: Image.Image) -> UInt[np.ndarray, 'h w']:
     "One gray channel of an opened picture, held the way the camera was; alpha is ignored."
     if _has_pages(image): raise OSError(f"{image.n_frames} pages; save each as a file of its own")
     if image.mode == "F": raise OSError("floating-point pixels; save it with 8 or 16 bits")
+    if image.mode == "CMYK" and image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) == 16:
+        raise OSError("16 bits a channel in CMYK; save it as gray or RGB")
     if image.mode.startswith("I"): return _deep_gray(image)
     image = ImageOps.exif_transpose(image)
     if image.mode == "LA": return np.array(image.getchannel(0))
@@ -602,6 +604,7 @@ def _as_one(
 # %% ../nbs/api/00_data.ipynb #d575c492
 def _join(parts: list[np.ndarray | Tensor]) -> np.ndarray | Tensor:
     "Images of one size as one array; as a tensor where one of them is one."
+    if len(parts) == 1: return parts[0]  # not copied: it may be larger than the memory
     if any(isinstance(part, Tensor) for part in parts):
         tensors = [part if isinstance(part, Tensor) else to_float(part) for part in parts]
         device = next(part for part in parts if isinstance(part, Tensor)).device

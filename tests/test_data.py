@@ -194,10 +194,18 @@ def test_black_is_zero_whatever_a_tiff_says(tmp_path, photometric, dtype, byteor
     ramp = np.arange(0, 200, dtype=dtype).reshape(10, 20) * (white // 200)
     stored = white - ramp if photometric == 'miniswhite' else ramp
     tifffile.imwrite(tmp_path/'ramp.tif', stored.astype(dtype), photometric=photometric, byteorder=byteorder)
+    if photometric == 'miniswhite' and dtype == np.uint16 and byteorder == '>':  # Pillow does not know it
+        with pytest.raises(ValueError, match='ramp.tif cannot be read'): read_image(tmp_path/'ramp.tif')
+        return
     read = read_image(tmp_path/'ramp.tif')
     assert read.dtype == dtype and np.array_equal(read, ramp)
     if dtype == np.uint8: return
     with Image.open(tmp_path/'ramp.tif') as image: assert np.array_equal(as_images(image, (10, 20))[0], ramp)
+
+
+def test_deep_cmyk_is_refused_and_not_cut_to_8_bits(tmp_path):
+    tifffile.imwrite(tmp_path/'cmyk.tif', np.full((6, 5, 4), 30_000, np.uint16), photometric='separated')
+    with pytest.raises(ValueError, match='16 bits a channel in CMYK'): read_image(tmp_path/'cmyk.tif')
 
 
 def test_32_bits_are_refused_whichever_way_round(tmp_path):
@@ -285,9 +293,9 @@ def test_a_little_overshoot_of_resizing_is_cut():
 
 
 @pytest.mark.parametrize('given, error, expected', [
-    (GRAY.astype(np.float32), ValueError, 'must lie in [0, 1], got 0 to 255; divide by 255, or give uint8'),
+    (GRAY.astype(np.float32), ValueError, f'must lie in [0, 1], got {GRAY.min()} to 255; divide by 255, or give uint8'),
     (torch.from_numpy(GRAY.copy()).double(), ValueError, 'divide by 255'),
-    (UNIT * 2 - 1, ValueError, 'got -1 to 1'),
+    (-UNIT, ValueError, 'got -1 to -0.00392157'),
     (np.where(UNIT > 0.5, np.nan, UNIT), ValueError, 'not finite'),
     (np.where(UNIT > 0.5, np.inf, UNIT), ValueError, 'not finite'),
     (torch.full(SHAPE, torch.nan), ValueError, 'not finite'),
