@@ -128,6 +128,8 @@ def _report(folder: Path, size: tuple[int, int]) -> "DatasetReport":  # of `chec
     report = check_dataset(folder, size=size)
     good = [sample for sample in report.samples if sample.split == "train" and sample.path not in report.broken]
     more = [text for text in (too_few(len(good)), too_alike(report)) if good and text]
+    if min(size) < 32:  # as `pad_to_multiple` has it
+        more.append(f"--size: height and width must be at least 32 pixels, got {size[0]} x {size[1]}")
     return dataclasses.replace(report, problems=report.problems + list(map(Finding, more)))
 
 # %% ../nbs/api/99_cli.ipynb #c0e77d04

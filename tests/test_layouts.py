@@ -2,12 +2,10 @@
 import argparse
 import pickle
 import shutil
-import warnings
 from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
@@ -168,6 +166,15 @@ def test_what_check_approves_train_accepts(tmp_path, capsys, name):
     measured = len({sample.label for sample in samples if sample.split == 'test'}) == 2
     assert ('image_auroc' in said) == measured
     assert ('there are no masks' in said) == (measured and not any(sample.mask for sample in samples))
+
+
+@pytest.mark.parametrize('size', ['2x2', '31x64', '32x32', '33x47'])
+def test_check_and_train_agree_on_sizes(tmp_path, capsys, size):
+    root = make_flat(tmp_path/'set')
+    words = f'--size {size} --steps 1 --batch-size 2 --device cpu --quiet --threads 1 --architecture autoencoder --damage none'
+    codes = main(['check', str(root), '--size', size]), main(['train', str(root), str(tmp_path/'a.safetensors'), *words.split()])
+    assert codes == ((0, 0) if size in ('32x32', '33x47') else (1, 1))
+    if codes[0]: assert '--size: height and width must be at least 32 pixels' in capsys.readouterr().out
 
 
 def no_normal(root): write_many(root/'bad', range(3))
