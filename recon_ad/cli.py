@@ -80,7 +80,9 @@ def too_few(
     "Whether good images are too few to learn from: one held-out image has no spread to compare with."
     from recon_ad.data import hold_out
     if count > 1 and len(hold_out(count, share)[1]) > 1: return ""
-    return f"train/good: {count} good image{'s' * (count != 1)}, training needs at least {max(3, math.ceil(1.5 / share - 1e-9))}, of which a share of {share:g} is held out"
+    least = max(3, math.ceil(1.5 / share - 1e-9))
+    said = f"train/good: {count} good image{'s' * (count != 1)}, training needs at least {least}"
+    return f"{said}, of which a share of {share:g} is held out"
 
 # %% ../nbs/api/99_cli.ipynb #e6a86f6f
 def shape_note(
@@ -90,12 +92,17 @@ def shape_note(
 ) -> str:                       # empty where the shape stays, or nearly
     "Whether bringing the images to that size changes their proportions by more than 20 %, and what to do."
     from recon_ad.data import image_size
-    (height, width), _ = Counter(image_size(sample.path) for sample in samples).most_common(1)[0]
+    sizes = Counter(image_size(sample.path) for sample in samples)
+    height, width = sizes.most_common(1)[0][0]
     change = size[1] * height / (size[0] * width)
     if resize != "stretch" or max(change, 1 / change) <= 1.2: return ""
-    scale = min(1, math.sqrt(size[0] * size[1] / (height * width)))  # as many pixels as were asked for, but no more than there are
+    # as many pixels as were asked for, but no more than there are
+    scale = min(1, math.sqrt(size[0] * size[1] / (height * width)))
     kept = "x".join(str(max(32, 16 * round(side * scale / 16))) for side in (height, width))
-    return f"note: images of {height} x {width} (height x width) are stretched to {size[0]} x {size[1]}; train with --size {kept} or --resize pad to keep their proportions"
+    return (
+        f"note: images of {height} x {width} (height x width) are stretched to {size[0]} x {size[1]}; "
+        f"train with --size {kept} or --resize pad to keep their proportions"
+    )
 
 # %% ../nbs/api/99_cli.ipynb #c10c0040
 def look_at(
@@ -114,25 +121,43 @@ def look_at(
     if len({image.dtype for image in images}) == 1: return np.stack(images)
     return np.stack([image if image.dtype == np.uint16 else image.astype(np.uint16) * 257 for image in images])
 
+# %% ../nbs/api/99_cli.ipynb #8f9e991a
+def _report(folder: Path, size: tuple[int, int]) -> "DatasetReport":  # of `check_dataset`
+    "What was understood of a folder, and everything for which training would refuse it."
+    from recon_ad.layouts import Finding, check_dataset, too_alike
+    report = check_dataset(folder, size=size)
+    good = [sample for sample in report.samples if sample.split == "train" and sample.path not in report.broken]
+    more = [text for text in (too_few(len(good)), too_alike(report)) if good and text]
+    if min(size) < 32:  # as `pad_to_multiple` has it
+        more.append(f"--size: height and width must be at least 32 pixels, got {size[0]} x {size[1]}")
+    return dataclasses.replace(report, problems=report.problems + list(map(Finding, more)))
+
+# %% ../nbs/api/99_cli.ipynb #c0e77d04
+def _shortcuts(test: Sequence, size: tuple[int, int]) -> str:
+    "What one plain statistic of an image scores on a test; empty where nothing can be measured."
+    import numpy as np
+    from recon_ad.shortcuts import shortcut_auroc
+    labels = np.array([sample.label for sample in test])
+    if len(set(labels.tolist())) < 2: return ""
+    found = shortcut_auroc(look_at(test, size), labels)
+    return f"{found}: image figures near this prove nothing" if found.bar > 0.7 else str(found)
+
 # %% ../nbs/api/99_cli.ipynb #68f3f797
 def check(arguments: argparse.Namespace) -> int:  # 0: fine, 1: there are problems
     "`recon_ad check FOLDER`."
-    import numpy as np
-    from recon_ad.data import check_dataset
     from recon_ad.foreground import fit_foreground
-    from recon_ad.shortcuts import shortcut_auroc
-    report = check_dataset(arguments.folder)
-    good = [sample for sample in report.samples if sample.split == "train" and sample.path not in report.broken]
-    if good and (few := too_few(len(good))): report = dataclasses.replace(report, problems=[*report.problems, few])
+    from recon_ad.layouts import contact_sheet
+    size = DetectorSettings(size=arguments.size).size  # what training would refuse is refused here
+    report = _report(arguments.folder, size)
     print(report, flush=True)
+    usable = [sample for sample in report.samples if sample.path not in report.broken]
+    if usable and getattr(arguments, "contact_sheet", None):
+        print(f"contact sheet: {contact_sheet(report, arguments.contact_sheet)}")
     if report.problems: return 1
-    if note := shape_note(good, arguments.size): print(note)
-    print(f"foreground: {fit_foreground(look_at(good[:: -(-len(good) // 64)], arguments.size))}")
-    test = [sample for sample in report.samples if sample.split == "test"]
-    if len({sample.label for sample in test}) == 2:
-        shortcuts = shortcut_auroc(look_at(test, arguments.size), np.array([sample.label for sample in test]))
-        warning = ": image figures near this prove nothing" if shortcuts.bar > 0.7 else ""
-        print(f"{shortcuts}{warning}")
+    good, test = ([sample for sample in usable if sample.split == split] for split in ("train", "test"))
+    if note := shape_note(good, size): print(note)
+    print(f"foreground: {fit_foreground(look_at(good[:: -(-len(good) // 64)], size))}")
+    if said := _shortcuts(test, size): print(said)
     return 0
 
 # %% ../nbs/api/99_cli.ipynb #737e178c
