@@ -217,6 +217,7 @@ def calibrate(
     self.score_.settle(raws, s.top_k)
     scores = [self.judge(raw, without=raw)[1] for raw in raws]
     self.held_out_scores_ = torch.cat(scores).cpu()
+    self.held_out_names_ = None  # those of an earlier calibration belong to other scores
     return self.set_threshold(robust_threshold(self.held_out_scores_, s.false_alarm_rate))
 
 # %% ../nbs/api/80_detector.ipynb #ce6dd51c

@@ -15,7 +15,7 @@ from recon_ad.architectures import ARCHITECTURES, build_model, count_macs, count
 from recon_ad.calibration import PlaceStatistics, threshold
 from recon_ad.cli import SETTINGS, main
 from recon_ad.data import FITS, to_float
-from recon_ad.detector import Detector
+from recon_ad.detector import Detector, held_out_of
 from recon_ad.validation import CANDIDATES, VALIDATION_DAMAGE, choose_score, damaged_copies, validation_metrics
 from recon_ad.losses import parse_loss
 from recon_ad.scores import SCORES, Score, parse_scores
@@ -144,6 +144,12 @@ class TestDetector:
         score = lambda image: fitted.anomaly_score(image).item()
         assert fitted.predict(broken).anomaly_map[0][:, 48:].max() <= fitted.predict(broken).anomaly_map[0][:, :48].min() + 1e-6
         assert score(broken) < score(clean) + abs(score(clean)) + 5
+
+    def test_names_of_an_earlier_calibration_are_forgotten(self, detector):
+        twin, images = detector.copy(), plates(24, seed=9)
+        twin.held_out_names_ = [f"{number}.png" for number in range(len(twin.held_out_scores_))]
+        twin.calibrate(images[6:], images[:6])
+        assert len(twin.held_out_scores_) == 6 and twin.held_out_names_ is None and held_out_of(twin).names is None
 
     def test_what_is_wrong_is_said(self, detector):
         with pytest.raises(ValueError, match="64 x 96"): detector.predict(plates(1, (64, 128)))
