@@ -6,7 +6,7 @@
 __all__ = ['Verdict', 'escape_bytes', 'plain_name', 'as_cell', 'Entry', 'entry_problem', 'walk_entries', 'earlier_output',
            'list_entries', 'Picture', 'drawn_size', 'shrink', 'read_picture', 'judge_files', 'why_undecided', 'locate',
            'verdict_on', 'Drawing', 'picture_name', 'brightest_value', 'colour_map', 'write_pictures', 'judge_entries',
-           'judge_folder']
+           'judge_folder', 'promise_rate', 'score_good', 'promise_note']
 
 # %% ../nbs/api/97_verdicts.ipynb #5658cb53
 import csv
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
     verdict: str                      # good, defective or undecided
     score: float | None = None        # higher is more anomalous; None where there is none
     threshold: float | None = None    # a higher score is defective
-    peak_x: int | None = None         # column of the map's highest place, in the picture's own pixels
+    peak_x: int | None = None         # column of the map's highest place, in the picture's pixels
     peak_y: int | None = None         # its row
     area: int | None = None           # pixels above the threshold, of the picture's own
     error: str = ""                   # why nothing was decided
@@ -185,7 +185,8 @@ def judge_files(
             pictures = list(pool.map(read, files[start:start + group]))
             inputs = [picture.fitted for picture in pictures if isinstance(picture, Picture)]
             found = iter(list(detector.stream(torch.cat(inputs))) if inputs else [])
-            for picture in pictures: yield picture, next(found) if isinstance(picture, Picture) else None
+            for picture in pictures:
+                yield picture, next(found) if isinstance(picture, Picture) else None
 
 # %% ../nbs/api/97_verdicts.ipynb #3a25735a
 def why_undecided(
@@ -332,3 +333,49 @@ def judge_folder(
             if not said.error: continue
             tqdm.write(escape_bytes(f"recon_ad: predict: {said.file} undecided: {said.error}"), sys.stderr)
     return counts
+
+# %% ../nbs/api/97_verdicts.ipynb #df291baf
+def promise_rate(
+    detector: Detector,        # fitted; it is changed
+    false_alarm_rate: float,   # share of normal parts that may be called defective, in (0, 1)
+) -> Detector:                 # the same one
+    "Set the threshold anew from the held-out scores that the detector keeps; nothing else changes."
+    scores = getattr(detector, "held_out_scores_", ())
+    if not len(scores):
+        raise ValueError("threshold: this detector keeps no held-out scores; name a folder of good pictures: --good")
+    detector.settings = detector.settings.changed(false_alarm_rate=false_alarm_rate)
+    return detector.set_threshold(robust_threshold(scores, false_alarm_rate))
+
+# %% ../nbs/api/97_verdicts.ipynb #73f10b35
+def score_good(
+    detector: Detector,        # fitted; its held-out scores become those of these pictures
+    folder: Path,              # holds normal pictures that were not trained on
+) -> Detector:                 # the same one
+    "Let the threshold rest on other normal pictures; one that cannot be judged is refused."
+    if (folder / "train" / "good").is_dir():
+        raise ValueError(f"threshold: {folder} holds train/good, which was trained on; give other good pictures")
+    files = list_images(folder)
+    if not files: raise FileNotFoundError(f"threshold: no images in {folder}")
+    base = folder if folder.is_dir() else folder.parent
+    names = [plain_name(file.relative_to(base)) for file in files]
+    scores, wrong = [], []
+    for name, (picture, found) in zip(names, judge_files(detector, files)):
+        reason = picture if found is None else why_undecided(picture, found)
+        if reason: wrong.append(f"{name}: {reason}")
+        else: scores.append(found.anomaly_score)
+    if wrong:
+        named = "; ".join(wrong[:3])
+        raise ValueError(f"threshold: {len(wrong)} of {len(files)} good pictures cannot be used: {named}")
+    detector.held_out_scores_ = torch.cat(scores)
+    detector.held_out_names_, detector.held_out_ = names, None
+    return detector
+
+# %% ../nbs/api/97_verdicts.ipynb #65cb280a
+def promise_note(detector: Detector) -> str:
+    "What a detector's threshold rests on and what it promises, for people."
+    held_out, rate = len(getattr(detector, "held_out_scores_", ())), detector.false_alarm_rate_
+    if not held_out: return f"promises at most {rate:.1%} false alarms; the scores that it rests on were not kept"
+    rank = min(max(round(rate * (held_out + 1)), 1), held_out)
+    expected, low, high = (f"{1000 * share:.3g}" for share in false_alarm_interval(held_out, rank))
+    return (f"rests on {held_out} held-out images; of 1000 normal parts, {expected} are expected to be called "
+            f"defective, 90 % interval {low} to {high}")

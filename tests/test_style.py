@@ -34,7 +34,7 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "87_engines": (19, 4),
     "88_study": (13, 1),
     "89_sweep": (16, 1),
-    "99_cli": (46, 6),
+    "99_cli": (16, 4),
 }
 
 
