@@ -116,7 +116,7 @@ class TestTable:
         path = save(image, tmp_path / "new" / "big.png")
         assert predict(file, tmp_path / "new", tmp_path / "out") == 0
         (row,) = rows_of(tmp_path / "out")
-        found = detector.predict(path)
+        found = detector.predict([path])
         full = restore_map(found.anomaly_map[0].numpy(), (320, 480))
         assert float(row["score"]) == found.anomaly_score.item() and float(row["threshold"]) == detector.threshold_
         assert full[int(row["peak_y"]), int(row["peak_x"])] == full.max()
@@ -245,7 +245,7 @@ class TestEarlierOutput:
 class TestWords:
     def test_another_threshold_for_this_run(self, detector, file, line, tmp_path):
         before = file.read_bytes()
-        predict(file, line, tmp_path / "out", "--threshold", "-1e9", "--only-defective")
+        predict(file, line, tmp_path / "out", "--threshold", "-1000000000", "--only-defective")
         rows = rows_of(tmp_path / "out")
         assert Counter(row["verdict"] for row in rows) == {"defective": 7, "undecided": 9}
         assert {float(row["threshold"]) for row in rows} == {-1e9}
@@ -341,7 +341,7 @@ class TestThreshold:
         again = Detector.load(file, "cpu")
         assert torch.equal(again.held_out_scores_, detector.anomaly_score(fresh)) and again.threshold_ == detector.anomaly_score(fresh).max().item()
         assert again.held_out_names_ == [f"{number}.png" for number in range(9)] and again.held_out_ is None
-        assert "none of these pictures must have been trained on" in capsys.readouterr().out
+        assert "no picture that was trained on may be among these" in capsys.readouterr().out
 
     def test_good_pictures_that_cannot_be_judged_are_refused(self, file, line, tmp_path, capsys):
         before = file.read_bytes()
