@@ -281,7 +281,7 @@ def threshold(arguments: argparse.Namespace) -> int:
     detector = Detector.load(arguments.detector, arguments.device)
     before, rate = detector.threshold_, arguments.rate or detector.settings.false_alarm_rate
     if arguments.good:
-        print("note: no picture that was trained on may be among these: it scores too low, and would lower the threshold")
+        print("note: no picture that was trained on may be among these: it would lower the threshold")
         score_good(detector, arguments.good)
     promise_rate(detector, rate)
     path = detector.save(arguments.out or arguments.detector)
