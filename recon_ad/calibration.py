@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pool_places', 'place_quantile', 'PlaceStatistics', 'threshold', 'held_out_needed', 'Threshold', 'stand_alone',
-           'robust_threshold']
+           'robust_threshold', 'FalseAlarms', 'false_alarm_interval']
 
 # %% ../nbs/api/65_calibration.ipynb #b5e6e456
 import math
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from scipy.special import betaincinv
 from torch import Tensor, nn
 
 from .anomaly_maps import smooth
@@ -142,3 +143,24 @@ def robust_threshold(
     value = values.sort(descending=True).values[rank - 1].item()
     set_by = (values == value).nonzero().flatten().tolist()
     return Threshold(value, rank / (len(scores) + 1), set_by, alone)
+
+# %% ../nbs/api/65_calibration.ipynb #65bcb6b7
+class FalseAlarms(NamedTuple):
+    "The share of normal parts that a threshold will call defective, each figure in [0, 1]."
+    expected: float   # on average over all lots of held-out images
+    low: float        # lower end of the interval for this lot
+    high: float       # its upper end
+
+# %% ../nbs/api/65_calibration.ipynb #6a8837a9
+def false_alarm_interval(
+    held_out: int,         # normal images whose scores set the threshold
+    rank: int,             # of the threshold among these scores, 1 is the largest
+    level: float = 0.9,    # chance that the true share lies in the interval, in (0, 1)
+) -> FalseAlarms:
+    "How many false alarms to expect, and how far off that may be. Source: Wilks 1941."
+    if not 1 <= rank <= held_out:
+        raise ValueError(f"false_alarm_interval: rank must be in 1 to {held_out}, the held-out images, got {rank}")
+    if not 0 < level < 1: raise ValueError(f"false_alarm_interval: level must lie in (0, 1), got {level}")
+    others = held_out + 1 - rank
+    ends = [float(betaincinv(rank, others, (1 + side * level) / 2)) for side in (-1, 1)]
+    return FalseAlarms(rank / (held_out + 1), *ends)

@@ -207,9 +207,9 @@ def calibrate(
     check_differing(held_out, "held-out")
     s = self.settings
     self.score_ = Score(s.score, s.sigma, per_pixel=s.per_pixel).to(self.device)
-    for start in range(0, min(len(training), most), 16):
-        group = training[start:min(start + 16, most)]
-        self.score_.fit_batch(self.observe(as_float(group)))
+    some = training[:most]
+    for start in range(0, len(some), 16):
+        self.score_.fit_batch(self.observe(as_float(some[start:start + 16])))
     raws = []
     for seen in self.look(held_out):
         self.score_.calibrate(seen)
@@ -217,6 +217,7 @@ def calibrate(
     self.score_.settle(raws)
     scores = [self.judge(raw, without=raw)[1] for raw in raws]
     self.held_out_scores_ = torch.cat(scores).cpu()
+    self.held_out_names_ = None  # those of an earlier calibration belong to other scores
     return self.set_threshold(robust_threshold(self.held_out_scores_, s.false_alarm_rate))
 
 # %% ../nbs/api/80_detector.ipynb #ce6dd51c
@@ -553,6 +554,8 @@ def put_back(
         if not name.startswith("score."): continue
         home, _, buffer = name[6:].rpartition(".")
         detector.score_.get_submodule(home).register_buffer(buffer, value.to(detector.device))
+    if about.format == 1:  # sums of views use no levels, but the file that is written next must hold finite ones
+        for name in detector.score_.weights: getattr(detector.score_, f"level_{name}").fill_(1.0)
     detector.region_ = tensors["region"].to(detector.device) if "region" in tensors else None
     detector.threshold_, detector.false_alarm_rate_ = about.threshold, about.false_alarm_rate
     put_back_held_out(detector, about.held_out)

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from recon_ad.calibration import PlaceStatistics, robust_threshold, stand_alone, threshold
+from recon_ad.calibration import PlaceStatistics, false_alarm_interval, robust_threshold, stand_alone, threshold
 
 USUAL = torch.tensor([5., 6., 6., 7., 7., 8., 8., 9., 10., 11.])
 
@@ -80,3 +80,24 @@ def test_setting_parts_aside_costs_next_to_nothing_with_heavy_tails(log_spread, 
 def test_scores_that_are_not_finite_are_refused_by_place(wrong, rule):
     with pytest.raises(ValueError, match=r"must be finite, got .* at held-out image \[1\]"):
         rule(torch.tensor([1., wrong, 2.]))
+
+
+@pytest.mark.parametrize("held_out, rank", [(5, 1), (30, 2), (30, 30)])
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_the_true_share_lies_in_the_interval_as_often_as_stated(held_out, rank, level):
+    generator = torch.Generator().manual_seed(held_out + rank)
+    drawn = torch.rand(20_000, held_out, generator=generator, dtype=torch.float64).sort(descending=True).values
+    found, share = false_alarm_interval(held_out, rank, level), 1 - drawn[:, rank - 1]
+    assert share.mean().item() == pytest.approx(found.expected, abs=3e-3)
+    beyond = [(share < found.low).double().mean().item(), (share > found.high).double().mean().item()]
+    assert beyond == pytest.approx([(1 - level) / 2] * 2, abs=0.013)   # four standard errors of 20 000 draws at a half
+
+
+def test_the_interval_of_the_largest_score_is_worked_by_hand():
+    found = false_alarm_interval(9, 1)
+    assert (found.expected, found.low, found.high) == pytest.approx((0.1, 1 - 0.95 ** (1 / 9), 1 - 0.05 ** (1 / 9)))
+
+
+@pytest.mark.parametrize("held_out, rank", [(0, 1), (5, 0), (5, 6)])
+def test_a_rank_that_no_score_has_is_refused(held_out, rank):
+    with pytest.raises(ValueError, match="rank must be in 1 to"): false_alarm_interval(held_out, rank)

@@ -1,4 +1,5 @@
 "The line from network to detector: any size, any batch, any restart gives the same numbers."
+import csv
 import dataclasses
 import json
 import signal
@@ -15,7 +16,7 @@ from recon_ad.architectures import ARCHITECTURES, build_model, count_macs, count
 from recon_ad.calibration import PlaceStatistics, threshold
 from recon_ad.cli import SETTINGS, main
 from recon_ad.data import FITS, to_float
-from recon_ad.detector import Detector
+from recon_ad.detector import Detector, held_out_of
 from recon_ad.validation import CANDIDATES, VALIDATION_DAMAGE, choose_score, damaged_copies, validation_metrics
 from recon_ad.losses import parse_loss
 from recon_ad.scores import SCORES, Score, parse_scores
@@ -145,6 +146,12 @@ class TestDetector:
         assert fitted.predict(broken).anomaly_map[0][:, 48:].max() <= fitted.predict(broken).anomaly_map[0][:, :48].min() + 1e-6
         assert score(broken) < score(clean) + abs(score(clean)) + 5
 
+    def test_names_of_an_earlier_calibration_are_forgotten(self, detector):
+        twin, images = detector.copy(), plates(24, seed=9)
+        twin.held_out_names_ = [f"{number}.png" for number in range(len(twin.held_out_scores_))]
+        twin.calibrate(images[6:], images[:6])
+        assert len(twin.held_out_scores_) == 6 and twin.held_out_names_ is None and held_out_of(twin).names is None
+
     def test_what_is_wrong_is_said(self, detector):
         with pytest.raises(ValueError, match="64 x 96"): detector.predict(plates(1, (64, 128)))
         with pytest.raises(ValueError, match="known are"): Detector(learning_rat=1.0)
@@ -269,12 +276,13 @@ class TestCommand:
         (images / "deeper").mkdir(parents=True)
         for name, image in zip(("a.jpg", "a.png", "deeper/z.png"), plates(3, seed=4)): Image.fromarray(image).save(images / name)
         (images / "bad.png").write_bytes(b"no image")
-        assert main(["predict", str(file), str(images), "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]) == 1
+        assert main(["predict", str(file), str(images), "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]) == 3
         said = capsys.readouterr()
-        assert said.err.startswith("recon_ad: predict: bad.png left out, it cannot be read: ") and said.err.count("\n") == 1 and "of 3 images are anomalous, 1 more cannot be read" in said.out
-        rows = [line.split(",") for line in (tmp_path / "out" / "scores.csv").read_text().splitlines()]
-        assert [row[0] for row in rows] == ["file", "a.jpg", "a.png", "deeper/z.png"]
-        assert [float(row[1]) for row in rows[1:]] == detector.anomaly_score([images / row[0] for row in rows[1:]]).tolist()
+        assert said.err.startswith("recon_ad: predict: bad.png undecided: cannot be read: ") and said.err.count("\n") == 1 and "of 4 files are defective, 1 undecided" in said.out
+        with open(tmp_path / "out" / "scores.csv", newline="") as table: rows = list(csv.DictReader(table))
+        assert [row["file"] for row in rows] == ["a.jpg", "a.png", "bad.png", "deeper/z.png"]
+        judged = [row for row in rows if row["file"] != "bad.png"]
+        assert [float(row["score"]) for row in judged] == detector.anomaly_score([images / row["file"] for row in judged]).tolist()
         for kind in ("heatmaps", "overlays"): assert sorted(path.name for path in (tmp_path / "out" / kind).rglob("*.png")) == ["a.jpg.png", "a.png.png", "z.png.png"]
 
     def test_what_is_no_detector_is_one_line(self, parts, capsys):
