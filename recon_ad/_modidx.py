@@ -199,7 +199,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'recon_ad.contents.tone': ('api/contents.html#tone', 'recon_ad/contents.py'),
                                    'recon_ad.contents.weave': ('api/contents.html#weave', 'recon_ad/contents.py')},
             'recon_ad.data': { 'recon_ad.data.Sample': ('api/data.html#sample', 'recon_ad/data.py'),
-                               'recon_ad.data.__getattr__': ('api/data.html#__getattr__', 'recon_ad/data.py'),
                                'recon_ad.data._as_one': ('api/data.html#_as_one', 'recon_ad/data.py'),
                                'recon_ad.data._as_stack': ('api/data.html#_as_stack', 'recon_ad/data.py'),
                                'recon_ad.data._cache_key': ('api/data.html#_cache_key', 'recon_ad/data.py'),

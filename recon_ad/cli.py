@@ -169,7 +169,7 @@ def check(arguments: argparse.Namespace) -> int:  # 0: fine, 1: there are proble
     report = _report(arguments.folder, size)
     print(report, flush=True)
     usable = [sample for sample in report.samples if sample.path not in report.broken]
-    if usable and getattr(arguments, "contact_sheet", None):
+    if usable and arguments.contact_sheet:
         print(f"contact sheet: {contact_sheet(report, arguments.contact_sheet)}")
     if report.problems: return 1
     good, test = ([sample for sample in usable if sample.split == split] for split in ("train", "test"))
@@ -232,7 +232,8 @@ def settings_asked(arguments: argparse.Namespace) -> DetectorSettings:
 def train(arguments: argparse.Namespace) -> int:
     "`recon_ad train FOLDER DETECTOR`."
     asked = settings_asked(arguments)
-    from recon_ad.data import fit_mask, list_samples, read_mask
+    from recon_ad.data import fit_mask, read_mask
+    from recon_ad.layouts import list_samples
     from recon_ad.detector import Detector, evaluate_detector
     from recon_ad.validation import choose_score
     detector = Detector(asked, arguments.device)
@@ -341,7 +342,7 @@ def show(arguments: argparse.Namespace) -> int:
 # %% ../nbs/api/99_cli.ipynb #94b91265
 def export(arguments: argparse.Namespace) -> int:
     "`recon_ad export DETECTOR FILE`."
-    from recon_ad.data import list_samples
+    from recon_ad.layouts import list_samples
     from recon_ad.detector import Detector
     from recon_ad.export import export_onnx, in_float32
     detector = Detector.load(arguments.detector, "cpu")
@@ -475,13 +476,15 @@ def add_command(
 # %% ../nbs/api/99_cli.ipynb #1308a6af
 def _check_words(one: argparse.ArgumentParser) -> None:
     "What `recon_ad check` is told."
-    one.add_argument("folder", type=Path, help="has train/good, and perhaps test/ and ground_truth/")
+    one.add_argument("folder", type=Path, help="of normal images, in any layout that the documentation names; may hold a test")
     one.add_argument("--size", type=parse_size, default=(176, 976), help="HEIGHTxWIDTH (default 176x976)")
+    about = "write a sheet of normal pictures and of every kind of defect"
+    one.add_argument("--contact-sheet", type=Path, metavar="FILE.png", help=about)
 
 # %% ../nbs/api/99_cli.ipynb #734cce94
 def _train_words(one: argparse.ArgumentParser) -> None:
     "What `recon_ad train` is told."
-    one.add_argument("folder", type=Path, help="has train/good, and perhaps test/ and ground_truth/")
+    one.add_argument("folder", type=Path, help="of normal images, in any layout that the documentation names; may hold a test")
     one.add_argument("detector", type=parse_detector, help="file to write, ends in .safetensors")
     for name, option in SETTINGS.items(): one.add_argument(f"--{name.replace('_', '-')}", **option)
     about = "fast trains for about 5 minutes, best for about 30 (default best)"

@@ -10,7 +10,6 @@ __all__ = ['IMAGE_SUFFIXES', 'PIXEL_LIMIT', 'FITS', 'pixel_limit', 'open_image',
 # %% ../nbs/api/00_data.ipynb #05284b0c
 import contextlib
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -632,12 +631,3 @@ def as_images(
             f"got {part.shape[-2]} x {part.shape[-1]}; give paths to have them resized, or set size="
         )
     return _join(parts)
-
-# %% ../nbs/api/00_data.ipynb #1f2c13de
-_MOVED = ('DatasetError', 'DatasetReport', 'check_dataset', 'list_samples')  # to recon_ad.layouts
-
-# %% ../nbs/api/00_data.ipynb #1a697b4a
-def __getattr__(name: str) -> object:
-    "What moved to the room of layouts, which is loaded when it is asked for."
-    if name in _MOVED: return getattr(importlib.import_module("recon_ad.layouts"), name)
-    raise AttributeError(f"module 'recon_ad.data' has no attribute {name!r}")

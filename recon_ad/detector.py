@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 from .anomaly_maps import Observation, decide, image_score
 from .architectures import Autoencoder, build_model
 from .calibration import Threshold, robust_threshold
-from .data import Sample, hold_out, image_size, load_images, load_masks, restore_map
+from .data import Sample, as_images, as_rows, hold_out, image_size, load_masks, restore_map
 from .data import to_float
 from .device import mixed_precision, pick_device, pick_precision
 from .files import compare_shapes, settings_from_plain, whole_file
@@ -87,15 +87,7 @@ class Detector:
 
     def images(self, images: np.ndarray | Tensor | Sequence) -> np.ndarray | Tensor:
         "Whatever was given, as an array or tensor of the detector's size."
-        size = tuple(self.settings.size)
-        if isinstance(images, (str, Path, Sample)): images = [images]
-        if not isinstance(images, (np.ndarray, Tensor)):
-            images = load_images(list(images), size, self.settings.resize)
-        if tuple(images.shape[-2:]) == size: return images
-        raise ValueError(
-            f"Detector: images must be {size[0]} x {size[1]} (height x width), "
-            f"got {images.shape[-2]} x {images.shape[-1]}; give paths to have them resized, or set size="
-        )
+        return as_images(images, tuple(self.settings.size), self.settings.resize, "Detector")
 
     @torch.inference_mode()
     def observe(self, image: Float[Tensor, "n 1 h w"]) -> Observation:
@@ -325,7 +317,7 @@ def stream(
     "Predictions one at a time, so that memory does not grow with the images."
     if math.isnan(self.threshold_):
         raise RuntimeError("Detector: not fitted; call fit with normal images, or load a fitted one")
-    if isinstance(images, (str, Path, Sample)): images = [images]
+    images = as_rows(images, "Detector")
     on_cpu = self.device.type == "cpu"
     batch = 16 if self.device.type == "cuda" else 1
     cores = torch.get_num_threads() if on_cpu and len(images) > 1 else 1

@@ -23,7 +23,8 @@ from torch import Tensor
 from .anomaly_maps import decide, image_score
 from .architectures import ARCHITECTURES, count_parameters
 from .calibration import robust_threshold
-from .data import Sample, list_samples, load_images, load_masks, fit_mask, restore_map
+from .data import Sample, load_images, load_masks, fit_mask, restore_map
+from .layouts import list_samples
 from .detector import Detector, as_float
 from .device import pick_precision
 from .experiment import Experiment, find_data

@@ -36,7 +36,7 @@ def test_no_room_but_the_drawing_ones_loads_plotting_or_jupyter():
 
 def test_a_folder_is_read_without_pytorch():
     heavy = {*HEAVY, "torch", "pandas", "sklearn", "skimage"}
-    assert not loaded_after("from recon_ad.data import check_dataset, list_samples, read_image, hold_out") & {*heavy, "scipy"}
+    assert not loaded_after("from recon_ad.data import read_image, hold_out; from recon_ad.layouts import check_dataset, list_samples") & {*heavy, "scipy"}
 
 
 def test_check_and_help_load_no_pytorch(tmp_path):

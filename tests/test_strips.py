@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from recon_ad import strips as room
-from recon_ad.data import check_dataset, list_samples, load_images, load_masks
+from recon_ad.data import load_images, load_masks
+from recon_ad.layouts import check_dataset, list_samples
 from recon_ad.strips import STRIP_DEFECTS, damage_mask, make_defect, make_part, make_strip_category, photograph
 
 

@@ -9,7 +9,8 @@ import torch
 from matplotlib import pyplot
 from torch.nn.functional import max_pool2d
 
-from recon_ad.data import fit_mask, list_samples, load_images, load_masks, to_float
+from recon_ad.data import fit_mask, load_images, load_masks, to_float
+from recon_ad.layouts import list_samples
 from recon_ad.detector import Detector
 from recon_ad.experiment import find_data
 from recon_ad.plots import ANOMALY_CMAP, GRAY_CMAP, MASK_COLOUR, common_vmax, recon_ad_style
