@@ -18,7 +18,6 @@ FIGURE_LIMIT, NOTEBOOK_LIMIT = 200_000, 1_500_000  # bytes
 STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text), functions over 250 nodes
     "00_data": (76, 6),
     "02_files": (1, 1),
-    "03_strips": (48, 9),
     "40_training": (1, 0),
     "60_latent": (1, 0),
     "65_calibration": (12, 0),
