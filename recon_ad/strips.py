@@ -386,7 +386,8 @@ def _choose_marks(generator: np.random.Generator) -> tuple[tuple[int, int], tupl
     place = generator.choice(list(left))
     width = {'scale': 16 * generator.integers(2, 7), 'text': 20, 'matrix': 18}[place]
     rows = {'scale': (12, 40), 'text': (58, 86), 'matrix': (53, 94)}[place]
-    return rows, (left[place], left[place] + width)
+    start = int(left[place])
+    return rows, (start, start + int(width))
 
 # %% ../nbs/api/03_strips.ipynb #f3062d7c
 def add_missing_mark(
