@@ -33,10 +33,17 @@ def _unit(array: np.ndarray) -> Float[np.ndarray, 'h w']:
     return ((array - array.mean()) / array.std()).astype(np.float32)
 
 # %% ../nbs/api/03_strips.ipynb #0594f263
-def _long_noise(generator: np.random.Generator, size: tuple[int, int], across: float, along: float, step: int) -> Float[np.ndarray, 'h w']:
+def _long_noise(
+    generator: np.random.Generator,
+    size: tuple[int, int],          # (height, width), in pixels
+    across: float,                  # smoothing along the columns, in pixels
+    along: float,                   # smoothing along the rows, in pixels
+    step: int,                      # columns from one that is drawn to the next
+) -> Float[np.ndarray, 'h w']:
     "Noise drawn at every `step`-th column, smoothed and filled in linearly: long correlations at little cost."
     columns = size[1] // step + 2
-    noise = gaussian_filter(generator.standard_normal((size[0], columns)).astype(np.float32), (across, along / step), mode='wrap')
+    noise = generator.standard_normal((size[0], columns)).astype(np.float32)
+    noise = gaussian_filter(noise, (across, along / step), mode='wrap')
     place = np.arange(size[1]) / step
     left, share = place.astype(int), (place % 1).astype(np.float32)
     return _unit(noise[:, left] * (1 - share) + noise[:, left + 1] * share)
@@ -63,12 +70,13 @@ def blasted_texture(
     size: tuple[int, int] = STRIP_SIZE,       # (height, width), in pixels; at most 256 high
 ) -> Float[np.ndarray, 'h w']:                # mean 0, standard deviation 1
     "Grain cut from a photograph of gravel at half its size."
-    gravel = _gravel()
-    layers = []
+    gravel, layers = _gravel(), []
+    beyond = max(0, size[1] - 256)
     for _ in range(3):
         tile = np.roll(gravel, generator.integers(0, 256, 2), axis=(0, 1))
         tile = tile[::generator.choice([-1, 1]), ::generator.choice([-1, 1])]
-        layers.append(_unit(np.pad(tile, ((0, 0), (0, max(0, size[1] - 256))), mode='reflect')[:size[0], :size[1]]))
+        wide = np.pad(tile, ((0, 0), (0, beyond)), mode='reflect')
+        layers.append(_unit(wide[:size[0], :size[1]]))
     return _unit(sum(layers))
 
 # %% ../nbs/api/03_strips.ipynb #cc2b7e44
@@ -82,70 +90,132 @@ class Part:
     holes: list[tuple[float, float]]      # centres of the holes, (row, column)
     origin: tuple[float, float]           # where the part's corner lies, (row, column)
 
+# %% ../nbs/api/03_strips.ipynb #75c3bd24
+def _window(
+    row: float,
+    column: float,
+    reach: int,
+    size: tuple[int, int],    # (height, width) of the frame
+) -> tuple[slice, slice]:     # empty where the place is further outside
+    "The pixels at most `reach` away from a place, inside the frame."
+    spans = []
+    for at, limit in zip((int(row), int(column)), size):
+        start, stop = np.clip([at - reach, at + reach + 1], 0, limit)
+        spans.append(slice(int(start), int(stop)))
+    return tuple(spans)
+
 # %% ../nbs/api/03_strips.ipynb #99318226
 _GLYPHS = {  # 5 x 7 dots, one number a row, as punched into metal
-    'R': (30, 17, 17, 30, 20, 18, 17), 'A': (14, 17, 17, 31, 17, 17, 17), '-': (0, 0, 0, 31, 0, 0, 0),
-    '0': (14, 17, 19, 21, 25, 17, 14), '7': (31, 1, 2, 4, 8, 8, 8),
+    'R': (30, 17, 17, 30, 20, 18, 17),
+    'A': (14, 17, 17, 31, 17, 17, 17),
+    '-': (0, 0, 0, 31, 0, 0, 0),
+    '0': (14, 17, 19, 21, 25, 17, 14),
+    '7': (31, 1, 2, 4, 8, 8, 8),
 }
 _MATRIX = (682, 845, 614, 921, 566, 873, 742, 793, 654, 1023)  # 10 x 10 dots, one number a row
 
 # %% ../nbs/api/03_strips.ipynb #254b9c2c
 def _dots(rows: tuple[int, ...], width: int) -> Float[np.ndarray, 'n 2']:
     "The (row, column) of every set bit, most significant bit at the left."
-    return np.array([(row, column) for row, bits in enumerate(rows) for column in range(width) if bits >> (width - 1 - column) & 1], float)
+    bits = np.array(rows)[:, None] >> np.arange(width)[::-1] & 1
+    return np.argwhere(bits).astype(float)
 
 # %% ../nbs/api/03_strips.ipynb #46deff7e
 def _punches() -> Float[np.ndarray, 'n 2']:
     "Where the code RA-07 and the dot matrix are punched, (row, column) from the part's corner."
-    text = [_dots(_GLYPHS[letter], 5) * 3.2 + (62, 281 + 20 * place) for place, letter in enumerate('RA-07')]
+    text = []
+    for place, letter in enumerate('RA-07'):
+        text.append(_dots(_GLYPHS[letter], 5) * 3.2 + (62, 281 + 20 * place))
     return np.concatenate([*text, _dots(_MATRIX, 10) * 3.6 + (57, 631)])
 
-# %% ../nbs/api/03_strips.ipynb #745332b4
-def _marks(origin: tuple[float, float], size: tuple[int, int] = STRIP_SIZE) -> Float[np.ndarray, 'h w']:
-    "Depth of the engraved scale and of the punched code, in pixels."
-    rows, columns = np.arange(size[0]) - origin[0], np.arange(size[1]) - origin[1]
+# %% ../nbs/api/03_strips.ipynb #20c28e93
+def _scale(
+    rows: np.ndarray,        # from the part's upper edge, in pixels
+    columns: np.ndarray,     # from its left edge, in pixels
+) -> Float[np.ndarray, 'h w']:
+    "Depth of the engraved scale: a tick every 16 pixels, every fifth and tenth longer."
     tick = np.round(columns / 16)
     length = np.where(tick % 10 == 0, 22, np.where(tick % 5 == 0, 17, 11))
     along = np.clip(rows[:, None] - 16, 0, 1) * np.clip(16 + length - rows[:, None], 0, 1)
-    marks = np.float32(1.3 * np.clip(1.6 - np.abs(columns - 16 * tick), 0, 1) * along)
+    across = np.clip(1.6 - np.abs(columns - 16 * tick), 0, 1)
+    return np.float32(1.3 * across * along)
+
+# %% ../nbs/api/03_strips.ipynb #745332b4
+def _marks(
+    origin: tuple[float, float],            # where the part's corner lies
+    size: tuple[int, int] = STRIP_SIZE,     # (height, width), in pixels
+) -> Float[np.ndarray, 'h w']:
+    "Depth of the engraved scale and of the punched code, in pixels."
+    marks = _scale(np.arange(size[0]) - origin[0], np.arange(size[1]) - origin[1])
     for row, column in _punches() + origin:
         window = _window(row, column, 3, size)
         down, right = np.mgrid[window]
-        marks[window] = np.maximum(marks[window], 1.5 * np.clip(1.9 - np.hypot(down - row, right - column), 0, 1))
+        dot = 1.5 * np.clip(1.9 - np.hypot(down - row, right - column), 0, 1)
+        marks[window] = np.maximum(marks[window], dot)
     return gaussian_filter(marks, 0.4)
 
-# %% ../nbs/api/03_strips.ipynb #75c3bd24
-def _window(row: float, column: float, reach: int, size: tuple[int, int]) -> tuple[slice, slice]:
-    "The pixels at most `reach` away from a place, inside the frame."
-    return tuple(slice(max(int(at) - reach, 0), max(0, min(int(at) + reach + 1, limit))) for at, limit in zip((row, column), size))
+# %% ../nbs/api/03_strips.ipynb #99c4b5c2
+def _drill(
+    height: Float[np.ndarray, 'h w'],    # changed in place
+    albedo: Float[np.ndarray, 'h w'],    # changed in place
+    hole: tuple[float, float],           # its centre, (row, column) in the frame
+    radius: float,                       # in pixels
+) -> None:
+    "A countersunk hole: deep, black, with a bright rim."
+    window = _window(*hole, 26, height.shape)
+    down, right = np.mgrid[window]
+    distance = np.hypot(down - hole[0], right - hole[1])
+    height[window] -= np.clip(radius + 9 - distance, 0, 9) * 0.75
+    albedo[window] *= 1 - 0.93 * np.clip(radius - distance + 0.5, 0, 1)
+    albedo[window] *= 1 + 0.25 * np.exp(-((distance - radius - 9) / 1.0) ** 2)
 
 # %% ../nbs/api/03_strips.ipynb #63bc1894
-def _bodies(rows: np.ndarray, holes: list, radius: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    "Height and albedo of the machined shape; rows are counted from the part's upper edge, holes from the frame's corner."
-    profile = np.interp(rows, [0, 10, 112, 117, 121, 126, 168, 178], [-7, 0, 0, -4, -4, -0.5, -0.5, -7])
+def _bodies(
+    rows: np.ndarray,         # from the part's upper edge, in pixels
+    holes: list,              # their centres, (row, column) in the frame
+    radius: float,            # of the holes, in pixels
+    size: tuple[int, int],    # (height, width) of the frame
+) -> tuple[Float[np.ndarray, 'h w'], Float[np.ndarray, 'h w']]:
+    "Height and albedo of the machined shape."
+    edges, heights = [0, 10, 112, 117, 121, 126, 168, 178], [-7, 0, 0, -4, -4, -0.5, -0.5, -7]
+    profile = np.interp(rows, edges, heights)
     shade = np.where(rows < 119, 0.56, 0.46) * (1 - 0.55 * np.exp(-((rows - 118.5) / 2.5) ** 2))
-    height, albedo = (np.repeat(np.float32(column)[:, None], size[1], 1) for column in (profile, shade))
-    for row, column in holes:
-        window = _window(row, column, 26, size)
-        down, right = np.mgrid[window]
-        distance = np.hypot(down - row, right - column)
-        height[window] -= np.clip(radius + 9 - distance, 0, 9) * 0.75
-        albedo[window] *= 1 - 0.93 * np.clip(radius - distance + 0.5, 0, 1)
-        albedo[window] *= 1 + 0.25 * np.exp(-((distance - radius - 9) / 1.0) ** 2)
+    height = np.repeat(np.float32(profile)[:, None], size[1], 1)
+    albedo = np.repeat(np.float32(shade)[:, None], size[1], 1)
+    for hole in holes: _drill(height, albedo, hole, radius)
     return height, albedo
 
 # %% ../nbs/api/03_strips.ipynb #38da5b56
 def _specks(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.ndarray, 'h w']:
-    "What every normal part has: dark pores, most of them in the blasted band, and bright specks; a factor on the albedo."
+    "What every normal part has: dark pores, most in the blasted band, and bright specks; a factor on the albedo."
     factor = np.ones(size, np.float32)
     for _ in range(generator.poisson(34)):
         band = generator.random() < 0.7
-        row, column = generator.uniform(*((128, 164) if band else (12, 108))), generator.uniform(4, size[1] - 4)
-        radius, depth = generator.uniform(0.7, 2.2 if band else 1.3), generator.choice([-1, 1], p=[0.75, 0.25]) * generator.uniform(0.08, 0.3)
+        row = generator.uniform(*((128, 164) if band else (12, 108)))
+        column = generator.uniform(4, size[1] - 4)
+        radius = generator.uniform(0.7, 2.2 if band else 1.3)
+        depth = generator.choice([-1, 1], p=[0.75, 0.25]) * generator.uniform(0.08, 0.3)
         window = _window(row, column, 4, size)
         rows, columns = np.mgrid[window]
-        factor[window] *= 1 + depth * np.clip(radius + 0.5 - np.hypot(rows - row, columns - column), 0, 1)
+        distance = np.hypot(rows - row, columns - column)
+        factor[window] *= 1 + depth * np.clip(radius + 0.5 - distance, 0, 1)
     return factor
+
+# %% ../nbs/api/03_strips.ipynb #c5459305
+def _lamp(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.ndarray, 'h w']:
+    "How bright the lamp is at each place, about 1: another level for each part, and slow changes along it."
+    level = np.float32(generator.uniform(0.93, 1.07))
+    return level * (1 + 0.05 * _long_noise(generator, size, across=60.0, along=150.0, step=24))
+
+# %% ../nbs/api/03_strips.ipynb #e9d627e5
+def _roughness(
+    generator: np.random.Generator,
+    band: Float[np.ndarray, 'h 1'],   # 1 where the surface is blasted, 0 where it is brushed
+    size: tuple[int, int],            # (height, width), in pixels
+) -> Float[np.ndarray, 'h w']:
+    "Height of the brushed and the blasted surface, in pixels."
+    brushed, blasted = brushed_texture(generator, size), blasted_texture(generator, size)
+    return 0.16 * brushed * (1 - band) + 0.16 * blasted * band
 
 # %% ../nbs/api/03_strips.ipynb #135522f6
 def make_part(
@@ -158,18 +228,18 @@ def make_part(
     holes = [tuple(generator.normal((72, 82 + 163 * number), 0.7) + origin) for number in range(6)]
     height, albedo = _bodies(rows, holes, 12 + generator.normal(0, 0.25), size)
     band = np.clip((rows[:, None] - 125) / 2, 0, 1)
-    height += 0.16 * brushed_texture(generator, size) * (1 - band) + 0.16 * blasted_texture(generator, size) * band
+    height += _roughness(generator, band, size)
     albedo *= 1 + 0.02 * _long_noise(generator, size, across=1.0, along=25.0, step=8)
     albedo *= _specks(generator, size)
-    light = np.float32(generator.uniform(0.93, 1.07)) * (1 + 0.05 * _long_noise(generator, size, across=60.0, along=150.0, step=24))
-    return Part(height, _marks(origin, size), albedo, light, holes, origin)
+    return Part(height, _marks(origin, size), albedo, _lamp(generator, size), holes, origin)
 
 # %% ../nbs/api/03_strips.ipynb #7232f141
 def _brightness(part: Part) -> Float[np.ndarray, 'h w']:
     "Gray levels without noise, in [0, 255]; the bright end is rounded off, as on film."
     slope_rows, slope_columns = np.gradient(part.height - part.marks)
     lamp = np.float32([-0.42, -0.42, 0.80])
-    cosine = (-slope_rows * lamp[0] - slope_columns * lamp[1] + lamp[2]) / np.sqrt(1 + slope_rows**2 + slope_columns**2)
+    towards = -slope_rows * lamp[0] - slope_columns * lamp[1] + lamp[2]
+    cosine = towards / np.sqrt(1 + slope_rows**2 + slope_columns**2)
     brightness = 1.2 * part.albedo * part.light * np.clip(cosine, 0.05, None)
     return 255 * np.tanh(1.1 * brightness) / np.float32(np.tanh(1.1))
 
@@ -191,31 +261,53 @@ def damage_mask(
 ) -> Bool[np.ndarray, 'h w']:          # True = anomalous
     "Where the damage can be seen; small gaps closed."
     changed = np.abs(_brightness(sound) - _brightness(damaged)) >= visible
-    return binary_closing(np.pad(changed, 3), np.ones((3, 3)), iterations=2)[3:-3, 3:-3]  # padded: closing eats at the border
+    padded = np.pad(changed, 3)  # closing eats at the border
+    return binary_closing(padded, np.ones((3, 3)), iterations=2)[3:-3, 3:-3]
+
+# %% ../nbs/api/03_strips.ipynb #9594d92a
+def _dense(points: Float[np.ndarray, 'n 2']) -> Float[np.ndarray, 'm 2']:
+    "A line through the points, one point every 0.3 pixels."
+    steps = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
+    places = np.arange(0, steps[-1], 0.3)
+    return np.stack([np.interp(places, steps, axis) for axis in points.T], 1)
 
 # %% ../nbs/api/03_strips.ipynb #7bbb5ff7
-def _stroke(points: Float[np.ndarray, 'n 2'], width: float, size: tuple[int, int]) -> Float[np.ndarray, 'h w']:
+def _stroke(
+    points: Float[np.ndarray, 'n 2'],   # (row, column), in pixels
+    width: float,                       # in pixels
+    size: tuple[int, int],              # (height, width) of the frame
+) -> Float[np.ndarray, 'h w']:
     "How far each pixel is covered by a line of `width` pixels through the points, in [0, 1]."
-    steps = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
-    dense = np.stack([np.interp(np.arange(0, steps[-1], 0.3), steps, axis) for axis in points.T], 1)
+    dense, cover = _dense(points), np.zeros(size, np.float32)
     low = np.clip(np.floor(dense.min(0)) - 4, 0, size).astype(int)
     high = np.clip(np.ceil(dense.max(0)) + 5, 0, size).astype(int)
-    cover = np.zeros(size, np.float32)
     if (high <= low).any(): return cover
-    grid = np.mgrid[low[0]:high[0], low[1]:high[1]]
+    window = tuple(map(slice, low, high))
+    grid = np.mgrid[window]
     distance, _ = cKDTree(dense).query(grid.reshape(2, -1).T, distance_upper_bound=width + 2)
-    cover[low[0]:high[0], low[1]:high[1]] = np.clip(width / 2 + 0.5 - distance, 0, 1).reshape(grid.shape[1:])
+    cover[window] = np.clip(width / 2 + 0.5 - distance, 0, 1).reshape(grid.shape[1:])
     return cover
 
+# %% ../nbs/api/03_strips.ipynb #5a3cb972
+def _follow(start: np.ndarray, angles: np.ndarray) -> Float[np.ndarray, 'n 2']:
+    "A path from `start` in steps of 3 pixels, each at its angle in radians; 0 points along a row."
+    steps = np.stack([np.sin(angles), np.cos(angles)], 1)
+    return np.vstack([start, start + 3 * np.cumsum(steps, 0)])
+
 # %% ../nbs/api/03_strips.ipynb #4b0f9a2b
-def _wander(generator: np.random.Generator, start: np.ndarray, angle: float, length: float, bend: float) -> Float[np.ndarray, 'n 2']:
-    "A path of steps of 3 pixels whose direction changes by `bend` radians a step."
-    angles = angle + np.cumsum(generator.normal(0, bend, max(3, int(length / 3))))
-    return np.vstack([start, start + 3 * np.cumsum(np.stack([np.sin(angles), np.cos(angles)], 1), 0)])
+def _wander(
+    generator: np.random.Generator,
+    start: np.ndarray,       # (row, column), in pixels
+    angle: float,            # first direction, in radians; 0 points along a row
+    length: float,           # in pixels
+    bend: float,             # spread of the change of direction at each step, in radians
+) -> Float[np.ndarray, 'n 2']:
+    "A path of steps of 3 pixels that changes its direction a little at every step."
+    return _follow(start, angle + np.cumsum(generator.normal(0, bend, max(3, int(length / 3)))))
 
 # %% ../nbs/api/03_strips.ipynb #9a0e5324
 def add_scratch(
-    part: Part,                          # a sound part
+    part: Part,                          # a normal part
     generator: np.random.Generator,      # where, how long, how wide
     strength: float = 1.0,               # in (0, 1]; 1 is plain to see
 ) -> Part:                               # the damaged part
@@ -230,9 +322,18 @@ def add_scratch(
     height = part.height - strength * (1.3 * core - 0.5 * (edge - core))
     return replace(part, height=height, albedo=part.albedo * (1 + 0.25 * strength * core))
 
+# %% ../nbs/api/03_strips.ipynb #a0fb6240
+def _forks(generator: np.random.Generator, trunk: np.ndarray, angle: float) -> list[np.ndarray]:
+    "None, one or two short paths that leave a crack, to one side and to the other."
+    forks = []
+    for turn in (-0.8, 0.8)[:generator.integers(0, 3)]:
+        start = trunk[generator.integers(2, len(trunk))]
+        forks.append(_wander(generator, start, angle + turn, generator.uniform(12, 30), bend=0.55))
+    return forks
+
 # %% ../nbs/api/03_strips.ipynb #7b7b8cca
 def add_crack(
-    part: Part,                          # a sound part
+    part: Part,                          # a normal part
     generator: np.random.Generator,      # where, how long, how often it forks
     strength: float = 1.0,               # in (0, 1]; 1 is plain to see
 ) -> Part:                               # the damaged part
@@ -241,71 +342,103 @@ def add_crack(
     angle = generator.uniform(0, 2 * np.pi)
     start = np.array([row, column]) + 21 * np.array([np.sin(angle), np.cos(angle)])
     trunk = _wander(generator, start, angle, generator.uniform(30, 75), bend=0.55)
-    forks = [_wander(generator, trunk[generator.integers(2, len(trunk))], angle + turn, generator.uniform(12, 30), bend=0.55)
-             for turn in (-0.8, 0.8)[:generator.integers(0, 3)]]
-    cover = np.maximum.reduce([_stroke(trunk, generator.uniform(0.9, 1.7), size), *(_stroke(fork, 0.7, size) for fork in forks)])
+    forks = _forks(generator, trunk, angle)
+    lines = [_stroke(trunk, generator.uniform(0.9, 1.7), size)]
+    lines += [_stroke(fork, 0.7, size) for fork in forks]
+    cover = np.maximum.reduce(lines)
     return replace(part, albedo=part.albedo * (1 - 0.75 * strength * cover))
+
+# %% ../nbs/api/03_strips.ipynb #a3927fe2
+def _from(
+    size: tuple[int, int],               # (height, width), in pixels
+    place: tuple[float, float],          # (row, column)
+) -> tuple[Float[np.ndarray, 'h w'], Float[np.ndarray, 'h w']]:
+    "How many rows and columns each pixel lies from a place."
+    rows, columns = np.mgrid[:size[0], :size[1]].astype(np.float32)
+    return rows - place[0], columns - place[1]
 
 # %% ../nbs/api/03_strips.ipynb #3cb2c927
 def add_stain(
-    part: Part,                          # a sound part
+    part: Part,                          # a normal part
     generator: np.random.Generator,      # where, how large, of which outline
     strength: float = 1.0,               # in (0, 1]; 1 is plain to see
 ) -> Part:                               # the damaged part
     "A dried drop: a darker area with a darker rim."
     size = part.height.shape
     radii = generator.uniform(9, 26), generator.uniform(14, 48)
-    rows, columns = np.mgrid[:size[0], :size[1]].astype(np.float32)
-    rows, columns = rows - generator.uniform(20, 150), columns - generator.uniform(50, size[1] - 50)
-    uneven = gaussian_filter(generator.standard_normal(size).astype(np.float32), 7) * 7 * np.sqrt(4 * np.pi)
+    place = generator.uniform(20, 150), generator.uniform(50, size[1] - 50)
+    rows, columns = _from(size, place)
+    noise = np.float32(generator.standard_normal(size))
+    uneven = gaussian_filter(noise, 7) * 7 * np.sqrt(4 * np.pi)
     inside = 1 - np.hypot(rows / radii[0], columns / radii[1]) + 0.16 * uneven
     fill = 1 / (1 + np.exp(-np.clip(inside / 0.04, -30, 30)))
-    return replace(part, albedo=part.albedo * (1 - strength * (0.17 * fill + 0.22 * np.exp(-(inside / 0.09) ** 2) * fill)))
+    rim = np.exp(-(inside / 0.09) ** 2)
+    return replace(part, albedo=part.albedo * (1 - strength * (0.17 * fill + 0.22 * rim * fill)))
+
+# %% ../nbs/api/03_strips.ipynb #f777ffb7
+def _choose_marks(generator: np.random.Generator) -> tuple[tuple[int, int], tuple[int, int]]:
+    "Rows and columns, on the part, of some ticks, a letter of the code or some dots of its matrix."
+    left = {
+        'scale': 16 * generator.integers(3, 54) - 6,
+        'text': 278 + 20 * generator.integers(0, 4),
+        'matrix': 628 + 11 * generator.integers(0, 3),
+    }
+    place = generator.choice(list(left))
+    width = {'scale': 16 * generator.integers(2, 7), 'text': 20, 'matrix': 18}[place]
+    rows = {'scale': (12, 40), 'text': (58, 86), 'matrix': (53, 94)}[place]
+    start = int(left[place])
+    return rows, (start, start + int(width))
 
 # %% ../nbs/api/03_strips.ipynb #f3062d7c
 def add_missing_mark(
-    part: Part,                          # a sound part
+    part: Part,                          # a normal part
     generator: np.random.Generator,      # which marks
     strength: float = 1.0,               # in (0, 1]; 1 leaves nothing of them
 ) -> Part:                               # the damaged part
     "Part of the scale or of the punched code is not there."
     size = part.height.shape
-    left = {'scale': 16 * generator.integers(3, 54) - 6, 'text': 278 + 20 * generator.integers(0, 4), 'matrix': 628 + 11 * generator.integers(0, 3)}
-    place = generator.choice(list(left))
-    width, (top, bottom) = {'scale': (16 * generator.integers(2, 7), (12, 40)), 'text': (20, (58, 86)), 'matrix': (18, (53, 94))}[place]
+    (top, bottom), (left, right) = _choose_marks(generator)
     rows, columns = np.mgrid[:size[0], :size[1]] - np.array(part.origin)[:, None, None]
-    gone = (rows > top) & (rows < bottom) & (columns > left[place]) & (columns < left[place] + width)
+    gone = (rows > top) & (rows < bottom) & (columns > left) & (columns < right)
     return replace(part, marks=part.marks * np.float32(1 - np.sqrt(strength) * gone))
 
 # %% ../nbs/api/03_strips.ipynb #88872f4e
 def add_dent(
-    part: Part,                          # a sound part
+    part: Part,                          # a normal part
     generator: np.random.Generator,      # where, how wide, inwards or outwards
     strength: float = 1.0,               # in (0, 1]; 1 is plain to see
 ) -> Part:                               # the damaged part
     "A shallow dip or bump: no colour of its own, only what the light makes of its slopes."
     size = part.height.shape
     radii = generator.uniform(4, 13, 2)
-    rows, columns = np.mgrid[:size[0], :size[1]].astype(np.float32)
-    rows, columns = rows - generator.uniform(24, 150), columns - generator.uniform(40, size[1] - 40)
+    place = generator.uniform(24, 150), generator.uniform(40, size[1] - 40)
+    rows, columns = _from(size, place)
     shape = np.exp(-((rows / radii[0]) ** 2 + (columns / radii[1]) ** 2))
-    return replace(part, height=part.height + generator.choice([-1, 1]) * strength * 0.42 * radii.min() * shape)
+    depth = generator.choice([-1, 1]) * strength * 0.42 * radii.min()
+    return replace(part, height=part.height + depth * shape)
+
+# %% ../nbs/api/03_strips.ipynb #b2d58dd4
+def _thread(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.ndarray, 'n 2']:
+    "A path that curls: not its direction wanders, but its curvature."
+    start = np.array([generator.uniform(40, 140), generator.uniform(60, size[1] - 60)])
+    angle, count = generator.uniform(0, 2 * np.pi), int(generator.uniform(15, 45))
+    curvature = np.cumsum(generator.normal(0, 0.035, count))
+    return _follow(start, angle + np.cumsum(curvature))
 
 # %% ../nbs/api/03_strips.ipynb #d71834a0
 def add_fibre(
-    part: Part,                          # a sound part
+    part: Part,                          # a normal part
     generator: np.random.Generator,      # where, how long, dark or bright
     strength: float = 1.0,               # in (0, 1]; 1 is plain to see
 ) -> Part:                               # the damaged part
     "A thread that lies on the part, with its shadow."
     size = part.height.shape
-    start = np.array([generator.uniform(40, 140), generator.uniform(60, size[1] - 60)])
-    angles = generator.uniform(0, 2 * np.pi) + np.cumsum(np.cumsum(generator.normal(0, 0.035, int(generator.uniform(15, 45)))))
-    line = np.vstack([start, start + 3 * np.cumsum(np.stack([np.sin(angles), np.cos(angles)], 1), 0)])
-    width = generator.uniform(1.0, 2.2)
-    cover, shadow = _stroke(line, width, size), gaussian_filter(_stroke(line + 2.0, width, size), 0.8)
+    line, width = _thread(generator, size), generator.uniform(1.0, 2.2)
+    cover = _stroke(line, width, size)
+    shadow = gaussian_filter(_stroke(line + 2.0, width, size), 0.8)
     albedo = part.albedo * (1 - 0.3 * strength * shadow)
-    return replace(part, albedo=albedo + strength * cover * (generator.choice(np.float32([0.12, 0.95])) - albedo))
+    own = generator.choice(np.float32([0.12, 0.95]))
+    return replace(part, albedo=albedo + strength * cover * (own - albedo))
 
 # %% ../nbs/api/03_strips.ipynb #90d15eae
 STRIP_DEFECTS = {  # the kinds of defect of the embedded set
@@ -320,21 +453,31 @@ def make_defect(
     strength: float | None = None,      # in (0, 1]; None: drawn between 0.5 and 1, log-uniform
 ) -> tuple[UInt[np.ndarray, 'h w'], Bool[np.ndarray, 'h w']]:  # image (uint8) and mask
     "A photographed part with one defect of at least 25 visible pixels, and where it is."
-    if kind not in STRIP_DEFECTS: raise ValueError(f'make_defect: kind must be one of {", ".join(STRIP_DEFECTS)}, got {kind!r}')
+    if kind not in STRIP_DEFECTS:
+        raise ValueError(f'make_defect: kind must be one of {", ".join(STRIP_DEFECTS)}, got {kind!r}')
     if strength is None: strength = float(2 ** generator.uniform(-1, 0))
     part = make_part(generator)
     for _ in range(50):
         damaged = STRIP_DEFECTS[kind](part, generator, strength)
         mask = damage_mask(part, damaged)
         if mask.sum() >= 25: return photograph(damaged, generator), mask
-    raise ValueError(f'make_defect: strength {strength} is too low for {kind}: 50 tries left fewer than 25 visible pixels')
+    raise ValueError(f'make_defect: strength {strength} is too low for {kind}: '
+                     '50 tries left fewer than 25 visible pixels')
 
 # %% ../nbs/api/03_strips.ipynb #a3eb8785
 def _strip_jobs(n_train: int, n_good: int, n_defect: int) -> list[tuple[str, str, int]]:
     "(split, kind, number) of every image; kinds take turns."
     kinds = list(STRIP_DEFECTS)
-    return [*(('train', 'good', number) for number in range(n_train)), *(('test', 'good', number) for number in range(n_good)),
-            *(('test', kinds[number % len(kinds)], number // len(kinds)) for number in range(n_defect))]
+    jobs = [('train', 'good', number) for number in range(n_train)]
+    jobs += [('test', 'good', number) for number in range(n_good)]
+    for number in range(n_defect):
+        jobs.append(('test', kinds[number % len(kinds)], number // len(kinds)))
+    return jobs
+
+# %% ../nbs/api/03_strips.ipynb #55e1207f
+def _image_file(folder: Path, split: str, kind: str, number: int) -> Path:
+    "Where an image of the set lies."
+    return folder / split / kind / f'{number:03}.png'
 
 # %% ../nbs/api/03_strips.ipynb #aeb0561d
 def _write_strip(folder: Path, seed: int, split: str, kind: str, number: int) -> None:
@@ -343,31 +486,43 @@ def _write_strip(folder: Path, seed: int, split: str, kind: str, number: int) ->
     generator = np.random.default_rng([seed, stream, number])
     if kind == 'good': image, mask = photograph(make_part(generator), generator), None
     else: image, mask = make_defect(kind, generator)
-    for array, file in ((image, folder/split/kind/f'{number:03}.png'), (mask, folder/'ground_truth'/kind/f'{number:03}_mask.png')):
-        if array is None: continue
+    files = [(image, _image_file(folder, split, kind, number))]
+    if mask is not None:
+        file = folder/'ground_truth'/kind/f'{number:03}_mask.png'
+        files.append((mask.astype(np.uint8) * 255, file))
+    for array, file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array.astype(np.uint8) * 255 if array.dtype == bool else array).save(file)
+        Image.fromarray(array).save(file)
+
+# %% ../nbs/api/03_strips.ipynb #911ca631
+def _make_room(folder: Path) -> None:
+    "An empty folder, after whatever strip set it holds is removed; other files are not touched."
+    if (folder/'strips.json').is_file():
+        for part in ('train', 'test', 'ground_truth'):
+            shutil.rmtree(folder/part, ignore_errors=True)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ValueError('make_strip_category: folder must be empty or hold a strip set, '
+                         f'{folder} holds other files')
+    folder.mkdir(parents=True, exist_ok=True)
 
 # %% ../nbs/api/03_strips.ipynb #07971554
 def make_strip_category(
     folder: str | Path,              # where to make it; empty, new, or made by this function before
     seed: int = 0,                   # equal seed, equal set
-    n_train: int = 120,              # good images to train on
-    n_good: int = 20,                # good images to test on
+    n_train: int = 120,              # normal images to train on
+    n_good: int = 20,                # normal images to test on
     n_defect: int = 24,              # defective images to test on, the six kinds taking turns
     workers: int | None = None,      # threads; None: one a core, at most 16
 ) -> Path:                           # the folder, in the MVTec AD layout
-    "The embedded set: guide rails of 176 x 976 pixels with six kinds of defect and their masks. Done already, it is left as it is."
-    folder = Path(folder)
-    if min(n_train, n_good, n_defect) < 0: raise ValueError(f'make_strip_category: counts must be >= 0, got {(n_train, n_good, n_defect)}')
-    recipe, jobs = folder/'strips.json', _strip_jobs(n_train, n_good, n_defect)
-    wanted = json.dumps({'version': 2, 'seed': seed, 'n_train': n_train, 'n_good': n_good, 'n_defect': n_defect})
-    if recipe.is_file():
-        if recipe.read_text() == wanted and all((folder/split/kind/f'{number:03}.png').is_file() for split, kind, number in jobs): return folder
-        for part in ('train', 'test', 'ground_truth'): shutil.rmtree(folder/part, ignore_errors=True)
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f'make_strip_category: folder must be empty or hold a strip set, {folder} holds other files')
-    folder.mkdir(parents=True, exist_ok=True)
+    "Guide rails of 176 x 976 pixels, with six kinds of defect and masks. Made already, the set is left as it is."
+    folder, counts = Path(folder), {'n_train': n_train, 'n_good': n_good, 'n_defect': n_defect}
+    if min(counts.values()) < 0:
+        raise ValueError(f'make_strip_category: counts must be >= 0, got {tuple(counts.values())}')
+    recipe, jobs = folder/'strips.json', _strip_jobs(**counts)
+    wanted = json.dumps({'version': 2, 'seed': seed} | counts)
+    if recipe.is_file() and recipe.read_text() == wanted:
+        if all(_image_file(folder, *job).is_file() for job in jobs): return folder
+    _make_room(folder)
     recipe.write_text('{}')  # marks the folder as ours, though not yet whole
     with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
         for job in [pool.submit(_write_strip, folder, seed, *job) for job in jobs]: job.result()

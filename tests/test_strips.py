@@ -85,3 +85,9 @@ def test_defects_share_no_code_with_the_training_damage():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match='crack, dent, fibre'): make_defect('rust', np.random.default_rng(0))
     with pytest.raises(ValueError, match='counts must be >= 0'): make_strip_category('never_made', n_train=-1)
+
+
+@pytest.mark.parametrize('size', [(176, 500), (176, 90), (100, 976)])
+def test_a_frame_that_shows_only_some_of_the_part(size):
+    "Holes and marks outside the frame are left out; they raised an error before."
+    assert make_part(np.random.default_rng(0), size).height.shape == size

@@ -17,7 +17,6 @@ NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_c
 FIGURE_LIMIT, NOTEBOOK_LIMIT = 200_000, 1_500_000  # bytes
 STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text), functions over 250 nodes
     "02_files": (1, 1),
-    "03_strips": (48, 9),
     "40_training": (1, 0),
     "65_calibration": (12, 0),
     "67_scores": (7, 0),
