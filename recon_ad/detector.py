@@ -546,8 +546,8 @@ def put_back(
         if not name.startswith("score."): continue
         home, _, buffer = name[6:].rpartition(".")
         detector.score_.get_submodule(home).register_buffer(buffer, value.to(detector.device))
-    if about.format == 1:  # sums of views use no levels, but the file that is written next must hold finite ones
-        for name in detector.score_.weights: getattr(detector.score_, f"level_{name}").fill_(1.0)
+    if about.format < FORMAT:  # sums of views ask for no rarity, but the file that is written next must hold finite ones
+        for name in detector.score_.weights: getattr(detector.score_, f"rare_{name}").zero_()
     detector.region_ = tensors["region"].to(detector.device) if "region" in tensors else None
     detector.threshold_, detector.false_alarm_rate_ = about.threshold, about.false_alarm_rate
     put_back_held_out(detector, about.held_out)

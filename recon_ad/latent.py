@@ -77,7 +77,9 @@ def whitening(
     shrinkage: float = 0.1,           # share that is replaced by the diagonal's mean, in [0, 1]
 ) -> Float[Tensor, "c c"]:
     "The matrix that turns features of this covariance into independent ones of unit spread."
-    device, covariance = covariance.device, covariance.cpu()  # Apple's MPS has no float64
+    device = covariance.device
+    if device.type == "meta": return torch.empty_like(covariance)  # only the shape is asked for
+    covariance = covariance.cpu()  # Apple's MPS has no float64
     covariance = (covariance + covariance.T) / 2
     even = covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance))
     values, vectors = torch.linalg.eigh(((1 - shrinkage) * covariance + shrinkage * even).double())

@@ -18,10 +18,11 @@ from skimage import data as photographs
 from skimage.transform import resize
 
 from recon_ad.data import (
-    FITS, PIXEL_LIMIT, DatasetError, Sample, as_images, as_rows, check_dataset, deepen, fit_image, fit_mask, hold_out, image_size,
-    list_images, list_samples, load_images, load_masks, open_image, pixel_limit, read_image, read_mask, read_with_color,
+    FITS, PIXEL_LIMIT, Sample, as_images, as_rows, deepen, fit_image, fit_mask, hold_out, image_size,
+    list_images, load_images, load_masks, open_image, pixel_limit, read_image, read_mask, read_with_color,
     restore_map, to_float,
 )
+from recon_ad.layouts import DatasetError, check_dataset, list_samples
 
 GRAY = photographs.camera()[::4, ::2]
 
