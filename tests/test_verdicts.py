@@ -377,9 +377,9 @@ class TestThreshold:
 
 
 def old_format(file, path):
-    "The same detector as it was written before evidence and held-out scores were kept."
+    "The same detector as it was written before rarity and held-out scores were kept."
     with safe_open(file, "pt") as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys() if not name.startswith("score.level_")}
+        tensors = {name: opened.get_tensor(name) for name in opened.keys() if not name.startswith("score.rare_")}
         about = json.loads(opened.metadata()["recon_ad"])
     about = {name: about[name] for name in ("settings", "threshold", "false_alarm_rate")} | {"format": 1}
     save_file(tensors, path, {"recon_ad": json.dumps(about)})
