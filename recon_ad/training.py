@@ -370,8 +370,10 @@ def read_checkpoint(path: Path) -> dict:
     "The state saved by `train`; nothing in the file is executed."
     if not path.exists(): raise FileNotFoundError(f"train: there is no checkpoint {path}")
     try:
-        with zipfile.ZipFile(path) as file: kinds = {one.compress_type for one in file.infolist()}
-        if kinds != {zipfile.ZIP_STORED}: raise ValueError("it is compressed, and could unfold to any size")
+        with zipfile.ZipFile(path) as file:
+            if {one.compress_type for one in file.infolist()} != {zipfile.ZIP_STORED}:
+                raise ValueError("it is compressed, and could unfold to any size")
+            if wrong := file.testzip(): raise ValueError(f"its part {wrong} was changed since it was written")
         state = torch.load(path, weights_only=True, map_location="cpu")
         _check_state(state)
     except PermissionError: raise

@@ -173,7 +173,7 @@ METADATA = [  # what is changed, its value (None: taken out), what the refusal m
     ("false_alarm_rate", 0, "must lie in (0, 1)"), ("false_alarm_rate", 2, "must lie in (0, 1)"),
     ("settings/size", [32], "size must be"), ("settings/size", ["a", "b"], "size must be"),
     ("settings/size", [32.5, 64], "size must be"), ("settings/size", 32, "size must be"),
-    ("settings/size", [0, 64], "size must be"), ("settings/size", [64, 32], "must be F32 of shape [8, 16, 8]"),
+    ("settings/size", [0, 64], "size must be"), ("settings/size", [64, 32], "must be F32 of shape [4, 32, 16]"),
     ("settings/size", [10**6, 10**6], "must be F32 of shape"), ("settings/size", [10**12, 10**12], "crafted"),
     ("settings/architecture", "transformer", "unknown architecture 'transformer'"),
     ("settings/architecture_options", {"width": 8}, "model."), ("settings/architecture_options", {"wid": 4}, "'wid'"),

@@ -516,9 +516,3 @@ def test_the_sheet_refuses(tmp_path):
 def test_check_writes_the_sheet(tmp_path, capsys):
     words = argparse.Namespace(folder=make_flat(tmp_path/'set'), size=SIZE, contact_sheet=tmp_path/'sheet.png')
     assert check(words) == 0 and (tmp_path/'sheet.png').exists() and 'sheet.png' in capsys.readouterr().out
-
-
-def test_the_old_place_still_has_the_names():
-    for name in ('DatasetError', 'DatasetReport', 'check_dataset', 'list_samples'): assert getattr(data, name) is getattr(layouts, name)
-    with pytest.raises(AttributeError, match='beauty'): data.beauty
-    with pytest.raises(ImportError): from recon_ad.data import beauty  # noqa: F401
