@@ -170,8 +170,8 @@ def check_differing(
     "Refuse images that are all the same."
     if len(images) < 2 or any((image != images[0]).any() for image in images[1:]): return
     raise ValueError(
-        f"Detector.calibrate: all {len(images)} {name} images are identical, so nothing says how much normal parts vary; "
-        "give pictures of different parts"
+        f"Detector.calibrate: all {len(images)} {name} images are identical, so nothing says how much normal parts "
+        "vary; give pictures of different parts"
     )
 
 # %% ../nbs/api/80_detector.ipynb #e57271ee
@@ -270,7 +270,8 @@ def fit(
     data = self.training_data(training, s, region)
     with ThreadChoice(threads if self.device.type == "cpu" else None) as choice:
         how = {"progress": progress, "seconds": seconds, "threads": choice}
-        self.history_ = train(self.model_, data, parse_loss(s.loss), s, str(self.device), checkpoint, **how)
+        loss = parse_loss(s.loss)
+        self.history_ = train(self.model_, data, loss, s, str(self.device), checkpoint, **how)
         self.settings = s.changed(steps=self.history_[-1]["step"])
         return self.calibrate(training, images[self.held_out_])
 
@@ -430,7 +431,8 @@ def save(
         for part, module in parts.items() for name, value in module.state_dict().items() if value.numel()
     }
     if self.region_ is not None: tensors["region"] = self.region_.cpu().contiguous()
-    about = DetectorFile(self.settings, self.threshold_, self.false_alarm_rate_, FORMAT, held_out_of(self))
+    rests_on = held_out_of(self)
+    about = DetectorFile(self.settings, self.threshold_, self.false_alarm_rate_, FORMAT, rests_on)
     said = asdict(about)
     said["sha256"] = checksum(json.dumps(said, allow_nan=False), tensors)
     with whole_file(path, "Detector.save") as part:
@@ -446,7 +448,8 @@ def current_settings(
         raise ValueError(f"metadata.settings must be an object with a value for each setting, got {str(saved)[:60]!r}")
     training = saved.get("training", {})
     flat = {name: value for name, value in saved.items() if name != "training"}
-    return DetectorSettings().changed(**rename_fields(flat | (training if isinstance(training, dict) else {})))
+    if isinstance(training, dict): flat |= training
+    return DetectorSettings().changed(**rename_fields(flat))
 
 # %% ../nbs/api/80_detector.ipynb #80f11e10
 def check_options(
@@ -511,7 +514,8 @@ def read_detector_file(
             raise ValueError("it is not a detector of this version of recon_ad")
         written = said.pop("sha256", None)  # older files have none
         text = json.dumps(said)
-        about = settings_from_plain(said | {"settings": current_settings(said.get("settings"))}, DetectorFile, "metadata")
+        said["settings"] = current_settings(said.get("settings"))
+        about = settings_from_plain(said, DetectorFile, "metadata")
         names, found = {rename_views(name): name for name in file.keys()}, {}
         for name, written_as in names.items():
             header = file.get_slice(written_as)
@@ -546,7 +550,7 @@ def put_back(
         if not name.startswith("score."): continue
         home, _, buffer = name[6:].rpartition(".")
         detector.score_.get_submodule(home).register_buffer(buffer, value.to(detector.device))
-    if about.format < FORMAT:  # sums of views ask for no rarity, but the file that is written next must hold finite ones
+    if about.format < FORMAT:  # a sum of views asks for no rarity, but the next file must hold finite ones
         for name in detector.score_.weights: getattr(detector.score_, f"rare_{name}").zero_()
     detector.region_ = tensors["region"].to(detector.device) if "region" in tensors else None
     detector.threshold_, detector.false_alarm_rate_ = about.threshold, about.false_alarm_rate
@@ -609,7 +613,8 @@ def evaluate_detector(
     masks = load_masks(samples) if marked else [empty(sample) for sample in samples]
     maps, scores = [], []
     for number, found in enumerate(detector.stream(samples)):
-        anomaly_map, mask = _at_mask(found.anomaly_map[0].numpy(), masks[number], region, detector.settings.resize)
+        seen = found.anomaly_map[0].numpy()
+        anomaly_map, mask = _at_mask(seen, masks[number], region, detector.settings.resize)
         maps.append(anomaly_map)
         masks[number] = mask
         scores.append(found.anomaly_score.item())
