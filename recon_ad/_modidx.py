@@ -281,6 +281,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'recon_ad.detector.Prediction': ('api/detector.html#prediction', 'recon_ad/detector.py'),
                                    'recon_ad.detector._at_mask': ('api/detector.html#_at_mask', 'recon_ad/detector.py'),
                                    'recon_ad.detector._damage_like': ('api/detector.html#_damage_like', 'recon_ad/detector.py'),
+                                   'recon_ad.detector._tensors_of': ('api/detector.html#_tensors_of', 'recon_ad/detector.py'),
                                    'recon_ad.detector.as_float': ('api/detector.html#as_float', 'recon_ad/detector.py'),
                                    'recon_ad.detector.check_differing': ('api/detector.html#check_differing', 'recon_ad/detector.py'),
                                    'recon_ad.detector.check_options': ('api/detector.html#check_options', 'recon_ad/detector.py'),

@@ -413,6 +413,14 @@ def checksum(
         digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
+# %% ../nbs/api/80_detector.ipynb #6d29508f
+def _tensors_of(detector: Detector) -> dict[str, Tensor]:  # on the CPU
+    "Everything that a detector has learnt, by name."
+    found = {} if detector.region_ is None else {"region": detector.region_}
+    for part, module in (("model", detector.model_), ("score", detector.score_)):
+        found |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
+    return {name: value.detach().cpu().contiguous() for name, value in found.items() if value.numel()}
+
 # %% ../nbs/api/80_detector.ipynb #efa8af8c
 @patch
 def save(
@@ -425,12 +433,7 @@ def save(
         raise ValueError(f"Detector.save: the file must end in .safetensors, got {path.name}")
     if not math.isfinite(self.threshold_):
         raise RuntimeError(f"Detector.save: not fitted, the threshold is {self.threshold_}; call fit first")
-    parts = {"model": self.model_, "score": self.score_}
-    tensors = {
-        f"{part}.{name}": value.detach().cpu().contiguous()
-        for part, module in parts.items() for name, value in module.state_dict().items() if value.numel()
-    }
-    if self.region_ is not None: tensors["region"] = self.region_.cpu().contiguous()
+    tensors = _tensors_of(self)
     rests_on = held_out_of(self)
     about = DetectorFile(self.settings, self.threshold_, self.false_alarm_rate_, FORMAT, rests_on)
     said = asdict(about)
