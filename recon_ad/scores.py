@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .anomaly_maps import MAPS, Observation, image_score, smooth
+from .anomaly_maps import MAPS, Observation, smooth
 from .calibration import PlaceStatistics
 from .latent import LatentDistance, LatentMahalanobis
 

@@ -19,7 +19,6 @@ from .detector import Detector
 from .metrics import evaluate
 from .scores import parse_scores
 from .settings import DetectorSettings
-from .settings import DetectorSettings
 from .synthesis import PRESETS, parse_damage
 from .training import step_generator
 
