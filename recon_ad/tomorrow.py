@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOMORROW', 'Change', 'change_pictures', 'image_scores', 'rank_tomorrow', 'unseen_items', 'run_tomorrow']
 
-# %% ../nbs/api/90_tomorrow.ipynb #50dc5bb1
+# %% ../nbs/api/90_tomorrow.ipynb #7c1db46b
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from .layouts import list_samples
 from .run import every_view
 from .shortcuts import shortcut_auroc
 
-# %% ../nbs/api/90_tomorrow.ipynb #8b45b607
+# %% ../nbs/api/90_tomorrow.ipynb #35d077bb
 class Change(NamedTuple):
     "What is done to a picture."
     gain: float = 1.0     # contrast around middle gray
@@ -35,7 +35,7 @@ class Change(NamedTuple):
     turn: float = 0.0     # clockwise, in degrees
     shift: float = 0.0    # to the right and down, as a share of the width and of the height
 
-# %% ../nbs/api/90_tomorrow.ipynb #19957e57
+# %% ../nbs/api/90_tomorrow.ipynb #351b4b6d
 TOMORROW = {
     "less contrast": Change(gain=0.9),
     "more contrast": Change(gain=1.1),
@@ -45,7 +45,7 @@ TOMORROW = {
     "shifted": Change(shift=0.02),
 }
 
-# %% ../nbs/api/90_tomorrow.ipynb #303b66dc
+# %% ../nbs/api/90_tomorrow.ipynb #5b56e5b8
 def change_pictures(
     images: Float[Tensor, "n 1 h w"],   # in [0, 1]
     change: Change,
@@ -63,7 +63,7 @@ def change_pictures(
         images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     return ((images - 0.5) * change.gain + 0.5 + change.offset).clamp(0, 1)
 
-# %% ../nbs/api/90_tomorrow.ipynb #7606ccec
+# %% ../nbs/api/90_tomorrow.ipynb #ea972bdd
 def image_scores(
     detector: Detector,                  # fitted
     images: Float[Tensor, "n 1 h w"],    # in [0, 1], at the detector's size
@@ -76,7 +76,7 @@ def image_scores(
         for name, text in texts.items(): found[name].append(detector.judge(raw, text)[1].item())
     return {name: np.array(scores) for name, scores in found.items()}
 
-# %% ../nbs/api/90_tomorrow.ipynb #e07a239a
+# %% ../nbs/api/90_tomorrow.ipynb #a893708e
 def rank_tomorrow(
     detector: Detector,                  # fitted
     images: Float[Tensor, "n 1 h w"],    # of the test, in [0, 1], at the detector's size
@@ -96,7 +96,7 @@ def rank_tomorrow(
             ranks[name][title] = {"all": auroc(scores), "normal_ones": auroc(mixed)}
     return ranks
 
-# %% ../nbs/api/90_tomorrow.ipynb #1800cc1c
+# %% ../nbs/api/90_tomorrow.ipynb #bb3f0f58
 def unseen_items(
     training: Sequence[str],   # file names
     test: Sequence[str],       # file names
@@ -105,7 +105,7 @@ def unseen_items(
     known = {name.split("_")[0] for name in training}
     return np.array([name.split("_")[0] not in known for name in test], bool)
 
-# %% ../nbs/api/90_tomorrow.ipynb #ed20ec64
+# %% ../nbs/api/90_tomorrow.ipynb #5fcebed4
 def _unseen(
     unseen: Bool[np.ndarray, "n"],                 # of `unseen_items`
     scores: Mapping[str, np.ndarray],              # by name, of the test images
@@ -120,7 +120,7 @@ def _unseen(
     counts = {"normal": int((kept == 0).sum()), "defective": int(kept.sum())}
     return {"image_auroc": ranks, "shortcut": shortcut.bar, "statistic": shortcut.strongest} | counts
 
-# %% ../nbs/api/90_tomorrow.ipynb #03673396
+# %% ../nbs/api/90_tomorrow.ipynb #8a2c8758
 def _trained(
     experiment: Experiment,
     train: Sequence[Sample],            # normal
@@ -133,7 +133,7 @@ def _trained(
     detector = Detector(every_view(experiment), device)
     return detector.fit(normal, checkpoint=checkpoint, progress=False, threads=None)
 
-# %% ../nbs/api/90_tomorrow.ipynb #c24fe6be
+# %% ../nbs/api/90_tomorrow.ipynb #ad021d5b
 def run_tomorrow(
     experiment: Experiment,
     data_root: str | os.PathLike | None = None,  # where image sets lie; None takes RECON_AD_DATA
@@ -148,6 +148,6 @@ def run_tomorrow(
     texts = {"fused": experiment.score} | {view: view for view in detector.score_.weights}
     labels, images = np.array([sample.label for sample in test]), as_float(array)
     ranks = rank_tomorrow(detector, images, labels, texts)
-    where = unseen_items([sample.path.name for sample in train], [sample.path.name for sample in test])
+    where = unseen_items(*([sample.path.name for sample in some] for some in (train, test)))
     unseen = _unseen(where, image_scores(detector, images, texts), array, labels)
     return {"metrics": {"tomorrow": ranks, "unseen": unseen}}
