@@ -951,6 +951,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'recon_ad.synthesis._solve_coarse': ('api/synthesis.html#_solve_coarse', 'recon_ad/synthesis.py'),
                                     'recon_ad.synthesis._split_term': ('api/synthesis.html#_split_term', 'recon_ad/synthesis.py'),
                                     'recon_ad.synthesis.as_is': ('api/synthesis.html#as_is', 'recon_ad/synthesis.py'),
+                                    'recon_ad.synthesis.as_sharp_as': ('api/synthesis.html#as_sharp_as', 'recon_ad/synthesis.py'),
                                     'recon_ad.synthesis.feather': ('api/synthesis.html#feather', 'recon_ad/synthesis.py'),
                                     'recon_ad.synthesis.laplacian': ('api/synthesis.html#laplacian', 'recon_ad/synthesis.py'),
                                     'recon_ad.synthesis.marked_mean': ('api/synthesis.html#marked_mean', 'recon_ad/synthesis.py'),

@@ -204,6 +204,5 @@ def combine(
     total = 0
     for name, weight in weights.items():
         maps = raw[name], without[name] if without else None
-        if by_surprisal: total = total + weight * self.surprisal(name, *maps) ** 4
-        else: total = total + weight * self.usual[name](*maps)
-    return (total / sum(weights.values())) ** 0.25 if by_surprisal else total
+        total = total + weight * (self.surprisal(name, *maps) if by_surprisal else self.usual[name](*maps))
+    return total / sum(weights.values()) if by_surprisal else total

@@ -222,7 +222,7 @@ class DetectorSettings(TrainingSettings):
         one_of("auto", "object", "texture"),
     )
     score: str = setting(
-        "surprisal(marking + decoder_mahalanobis + residual)",
+        "surprisal(2*marking + decoder_mahalanobis + residual)",
         "views and their weights, for example 'residual + latent'; surprisal(...) asks how rare each value is",
     )
     sigma: float = setting(2.5, "smoothing of the maps, in pixels", WIDTH)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VISIBLE', 'SYNTHESES', 'PRESETS', 'paste', 'as_is', 'feather', 'laplacian', 'v_cycle', 'solve_poisson', 'seamless',
            'marked_mean', 'settle', 'Damaged', 'Kind', 'Term', 'Damage', 'parse_range', 'parse_term', 'parse_damage',
-           'soft_mask', 'preview_damage']
+           'as_sharp_as', 'soft_mask', 'preview_damage']
 
 # %% ../nbs/api/14_synthesis.ipynb #7c4532b7
 import re
@@ -24,7 +24,7 @@ from recon_ad.contents import (
     Scene, background, bend, blur, exchange, fill, grain, light, pepper, photo, piece, ripple,
     tone, weave,
 )
-from .sharpness import soften_change
+from .sharpness import matched_blur, soften_change
 from recon_ad.shapes import (
     Boxes, blobs, boxes_around, cells, chips, cracks, everywhere, log_uniform, rectangles, soften,
     spots, strokes, uniform,
@@ -598,6 +598,16 @@ def parse_damage(
     values = _read_settings(settings, probability)
     terms = [] if mixture.strip() == "none" else _parse_terms(mixture)
     return Damage(_merge_terms(terms), **values)
+
+# %% ../nbs/api/14_synthesis.ipynb #1aacc8a5
+def as_sharp_as(
+    spec: str,                        # a mixture, see `parse_damage`
+    images: Float[Tensor, "n h w"],   # normal, in [0, 1]; at most 64 of them are measured
+) -> str:                             # with its `blur=`; as it was, where it has one or the pictures are sharp
+    "A mixture whose changes are as sharp as these pictures."
+    low, high = matched_blur(images[::-(-len(images) // 64)])
+    if not high or "blur" in spec.partition(";")[2]: return spec
+    return f"{spec}{', ' if ';' in spec else '; '}blur={low:g}:{high:g}"
 
 # %% ../nbs/api/14_synthesis.ipynb #d6498437
 def soft_mask(

@@ -19,7 +19,7 @@ from .detector import Detector
 from .metrics import evaluate
 from .scores import parse_scores
 from .settings import DetectorSettings
-from .synthesis import PRESETS, parse_damage
+from .synthesis import PRESETS, as_sharp_as, parse_damage
 from .training import step_generator
 
 # %% ../nbs/api/82_validation.ipynb #aa54a4d2
@@ -33,11 +33,12 @@ VALIDATION_DAMAGE = (
 # %% ../nbs/api/82_validation.ipynb #4aa477bd
 def damaged_copies(
     images: np.ndarray,                                   # (n, h, w) of 8 or 16 bit, good
-    damage: str = VALIDATION_DAMAGE,                                   # text for parse_damage
+    damage: str = VALIDATION_DAMAGE,                      # as sharp as the images, unless it names its blur
     seed: int = 0,                                        # equal seed, equal damage
     foreground: Bool[np.ndarray, "*n h w"] | None = None, # where damage may fall; None: everywhere
 ) -> tuple[Float[Tensor, "n 1 h w"], Bool[Tensor, "n h w"]]:  # damaged images, and where they were changed
     "Every image damaged once, with the true mask."
+    damage = as_sharp_as(damage, to_float(images)[:, 0])
     everywhere = np.True_ if foreground is None else foreground
     where = torch.as_tensor(np.broadcast_to(everywhere, images.shape).copy())
     damaging, groups = parse_damage(damage, probability=1.0), []
