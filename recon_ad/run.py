@@ -98,18 +98,23 @@ def validate(
 def metrics_of(
     evaluation: Evaluation,
     tables: bool = True,  # with `by_defect` and `by_size`
-) -> dict:                # figures, then tables as dicts of rows
+) -> dict:                # metrics, then tables as dicts of rows
     "An evaluation as nested dicts of numbers."
     metrics = dict(evaluation.figures)
     if not tables: return metrics
-    kept = ["image_auroc", "pixel_ap", "aupro"]  # a line of results is read from git for years: 13 kB rather than 17
+    # a line of results is read from git for years: 13 kB rather than 17
+    kept = ["image_auroc", "pixel_ap", "aupro"]
     for name in ("by_defect", "by_size"):
         frame = getattr(evaluation, name)
         if len(frame): metrics[name] = frame[kept].to_dict("index")
     return metrics
 
 # %% ../nbs/api/86_run.ipynb #aeb31a79
-def _at_masks(maps: Float[Tensor, "n h w"], masks: Sequence[np.ndarray], resize: str) -> list[np.ndarray]:
+def _at_masks(
+    maps: Float[Tensor, "n h w"],
+    masks: Sequence[np.ndarray],   # one a map, each at its own size
+    resize: str,                   # how the images were brought to the size of the maps
+) -> list[np.ndarray]:
     "Each map laid back on its mask."
     return [restore_map(one.numpy(), mask.shape, resize) for one, mask in zip(maps, masks)]
 
@@ -135,7 +140,30 @@ def score_test(
     return metrics, images
 
 # %% ../nbs/api/86_run.ipynb #99c4d4df
-RATES = (0.01, 0.05)  # of false alarms that are asked for; few held-out images can promise less than was asked
+RATES = (0.01, 0.05)  # of false alarms, as asked for; few held-out images can promise less
+
+# %% ../nbs/api/86_run.ipynb #c827c050
+def _held_out_scores(
+    detector: Detector,
+    held_out: np.ndarray,     # (n, h, w) the normal images that calibrated it
+    score: str,               # the mixture that judges
+) -> Float[Tensor, "n"]:      # on the CPU
+    "The score of each held-out image, judged without itself."
+    scores = []
+    for seen in detector.look(held_out):
+        raw = detector.raw(seen)
+        scores.append(detector.judge(raw, score, without=raw)[1].cpu())
+    return torch.cat(scores)
+
+# %% ../nbs/api/86_run.ipynb #09066374
+def _verdicts(
+    images: pd.DataFrame,  # labels and `fused` scores
+    above: float,          # the threshold
+) -> dict[str, float]:     # caught and false_alarms, shares in [0, 1]
+    "What a threshold does on labelled images."
+    is_anomalous = decide(torch.tensor(images["fused"].to_numpy()), above).numpy()
+    share = {label: float(is_anomalous[images["label"] == label].mean()) for label in (0, 1)}
+    return {"caught": share[1], "false_alarms": share[0]}
 
 # %% ../nbs/api/86_run.ipynb #837dd1e7
 def at_thresholds(
@@ -145,18 +173,12 @@ def at_thresholds(
     images: pd.DataFrame,    # labels and `fused` scores of the test images, from `score_test`
 ) -> dict[str, dict]:        # by the rate asked for: threshold, promised, caught, false_alarms; shares in [0, 1]
     "What a threshold from normal images alone does on the test images."
-    normal = []
-    for seen in detector.look(held_out):
-        raw = detector.raw(seen)
-        normal.append(detector.judge(raw, score, without=raw)[1].cpu())
+    normal = _held_out_scores(detector, held_out, score)
     rows = {}
     for rate in RATES:
-        found = robust_threshold(torch.cat(normal), rate)
-        above = decide(torch.tensor(images["fused"].to_numpy()), found.value).numpy()
-        caught, alarms = (float(above[images["label"] == label].mean()) for label in (1, 0))
-        rows[f"{rate:g}"] = {
-            "threshold": found.value, "promised": found.false_alarm_rate, "caught": caught, "false_alarms": alarms,
-        }
+        found = robust_threshold(normal, rate)
+        promise = {"threshold": found.value, "promised": found.false_alarm_rate}
+        rows[f"{rate:g}"] = promise | _verdicts(images, found.value)
     return rows
 
 # %% ../nbs/api/86_run.ipynb #d4618f7e
@@ -183,6 +205,25 @@ def _worst(
     normal, defective = (ranked.index[ranked["label"] == label].tolist() for label in (0, 1))
     return {"false_alarms": normal[:count], "misses": defective[::-1][:count]}
 
+# %% ../nbs/api/86_run.ipynb #8a0f892e
+def _draw_heatmaps(
+    detector: Detector,
+    samples: Sequence[Sample],  # at least one
+    titles: Sequence[str],      # one a sample
+    score: str,                 # the mixture to draw
+    title: str,                 # of the picture
+) -> object:                   # a matplotlib figure
+    "Images, reconstructions and maps beside each other."
+    from recon_ad.plots import show_detection  # a run without pictures needs no matplotlib
+    size, resize = detector.settings.size, detector.settings.resize
+    array = load_images(samples, size, resize)
+    looks = list(detector.look(array))
+    rebuilt = [seen.reconstruction[0, 0].cpu() for seen in looks]
+    maps = [detector.judge(detector.raw(seen), score)[0][0].cpu() for seen in looks]
+    masks = [fit_mask(mask, size, resize) for mask in load_masks(samples)]
+    images = as_float(array)[:, 0]
+    return show_detection(images, rebuilt, maps, masks, titles=titles, title=title)
+
 # %% ../nbs/api/86_run.ipynb #3eb62e53
 def store_heatmaps(
     folder: Path,                # the run's own folder
@@ -193,21 +234,14 @@ def store_heatmaps(
     count: int = 4,              # false alarms and misses, so many of each
 ) -> list[Path]:                 # folder/heatmaps/*.png
     "Pictures of the worst false alarms and the worst misses, all on one range."
-    from recon_ad.plots import show_detection  # a run without pictures needs no matplotlib
-    size, resize = detector.settings.size, detector.settings.resize
-    (folder / "heatmaps").mkdir(parents=True, exist_ok=True)
-    paths = []
+    place, paths = folder / "heatmaps", []
+    place.mkdir(parents=True, exist_ok=True)
     for kind, numbers in _worst(images, count).items():
+        if not numbers: continue
         shown = [samples[number] for number in numbers]
-        if not shown: continue
-        array = load_images(shown, size, resize)
-        looks = list(detector.look(array))
-        rebuilt = [seen.reconstruction[0, 0].cpu() for seen in looks]
-        maps = [detector.judge(detector.raw(seen), score)[0][0].cpu() for seen in looks]
-        masks = [fit_mask(mask, size, resize) for mask in load_masks(shown)]
         titles = images["image"].iloc[numbers].tolist()
-        figure = show_detection(as_float(array)[:, 0], rebuilt, maps, masks, titles=titles, title=kind)
-        paths.append(folder / "heatmaps" / f"{kind}.png")
+        figure = _draw_heatmaps(detector, shown, titles, score, kind)
+        paths.append(place / f"{kind}.png")
         figure.savefig(paths[-1])
     return paths
 
@@ -250,7 +284,8 @@ def _train(
     "A detector for the run; one that was cut off goes on from its checkpoint."
     detector, start = Detector(every_view(experiment), device), time.perf_counter()
     checkpoint = folder / "training.checkpoint" if folder else None
-    detector.fit(normal, checkpoint=checkpoint, progress=bar, threads=None)  # as many as were asked for
+    # threads: as many as were asked for
+    detector.fit(normal, checkpoint=checkpoint, progress=bar, threads=None)
     if checkpoint: return detector, read_checkpoint(checkpoint)["clock"]["spent"]
     return detector, time.perf_counter() - start
 
@@ -263,6 +298,26 @@ def _all_metrics(
     "Both kinds of metrics under the name of each score."
     return {name: scored[name] | validation.get(mixtures.get(name, name), {}) for name in scored}
 
+# %% ../nbs/api/86_run.ipynb #524ea535
+def _split_of(samples: Sequence[Sample], split: str) -> list[Sample]:
+    "The samples to train on, or those to test on."
+    return [sample for sample in samples if sample.split == split]
+
+# %% ../nbs/api/86_run.ipynb #feb3ed78
+def _beside_scores(
+    detector: Detector,
+    held_out: np.ndarray,     # (n, h, w) the normal images that calibrated it
+    test: np.ndarray,         # (n, h, w) the test images
+    images: pd.DataFrame,     # their labels and scores
+    score: str,               # the mixture that judges
+) -> dict[str, dict]:
+    "Metrics of the test images that belong to no score: the strongest shortcut, and verdicts."
+    shortcut = shortcut_auroc(test, images["label"].to_numpy())
+    return {
+        "shortcut": {"image_auroc": shortcut.bar, "statistic": shortcut.strongest},
+        "at_threshold": at_thresholds(detector, held_out, score, images),
+    }
+
 # %% ../nbs/api/86_run.ipynb #2050927a
 def run_experiment(
     experiment: Experiment,
@@ -273,9 +328,9 @@ def run_experiment(
 ) -> dict:                                      # {"metrics": {...}, "context": {...}}
     "Train, validate on synthetic damage, score the test images with every view, and say how it went."
     samples = list_samples(find_data(experiment.data, data_root))
-    train, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
-    size, resize = experiment.size, experiment.resize
-    normal, array = load_images(train, size, resize), load_images(test, size, resize)
+    train, test = _split_of(samples, "train"), _split_of(samples, "test")
+    normal = load_images(train, experiment.size, experiment.resize)
+    array = load_images(test, experiment.size, experiment.resize)
     folder = Path(runs) / experiment.name if runs else None
     detector, trained = _train(experiment, normal, device, folder, training_bar)
     held_out = normal[detector.held_out_]
@@ -284,10 +339,8 @@ def run_experiment(
     scored, images = score_test(detector, test, array, experiment, mixtures)
     names = [train[number].path.name for number in detector.held_out_]
     _leave_behind(folder, detector, test, images, names, experiment.score)
-    shortcut = shortcut_auroc(array, images["label"].to_numpy())
     metrics = reconstruction_quality(detector, held_out) | {"copy_ratio": copied}
-    metrics["shortcut"] = {"image_auroc": shortcut.bar, "statistic": shortcut.strongest}
-    metrics["at_threshold"] = at_thresholds(detector, held_out, experiment.score, images)
+    metrics |= _beside_scores(detector, held_out, array, images, experiment.score)
     counts = {"train": len(normal) - len(held_out), "held_out": len(held_out), "test": len(test)}
     said = {"training_seconds": round(trained, 1), "chosen": chosen, "images": counts}
     return {

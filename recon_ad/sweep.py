@@ -9,7 +9,7 @@ __all__ = ['VALIDATION_FIELDS', 'damage_metrics', 'selection_score_of', 'open_st
 # %% ../nbs/api/89_sweep.ipynb #349202aa
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,49 +21,78 @@ from .experiment import Experiment, grid
 from .run import run_experiment
 from .validation import selection_score
 
+# %% ../nbs/api/89_sweep.ipynb #4f9fe4a3
+def _of_damage(
+    metrics: object,  # of one score: a dict; else the value of a metric that belongs to no score
+) -> dict:            # empty where there is none
+    "Those metrics of a score that come from validation damage."
+    if not isinstance(metrics, Mapping): return {}
+    return {name: value for name, value in metrics.items() if name.startswith("damage_")}
+
 # %% ../nbs/api/89_sweep.ipynb #efa181f0
 def damage_metrics(
     metrics: Mapping,  # of a run
-) -> dict[str, dict]:  # score to its figures on held-out damage
-    "The figures that settings may be chosen by."
-    kept = {score: {name: value for name, value in figures.items() if name.startswith("damage_")} for score, figures in metrics.items() if isinstance(figures, Mapping)}
-    return {score: figures for score, figures in kept.items() if figures}
+) -> dict[str, dict]:  # score to its metrics on validation damage; scores without any are left out
+    "The metrics that settings may be chosen by."
+    by_score = {score: _of_damage(own) for score, own in metrics.items()}
+    return {score: own for score, own in by_score.items() if own}
 
 # %% ../nbs/api/89_sweep.ipynb #03a0bbdd
 def selection_score_of(
-    figures: Mapping[str, Mapping], # from `damage_metrics`
-    score: str = "fused",           # whose: fused is the experiment's own mixture, chosen the best of all mixtures on this very damage, or a view
-) -> float:                         # in [0, 1], higher is better; NaN where there is none
+    metrics: Mapping[str, Mapping],  # from `damage_metrics`
+    score: str = "fused",            # fused: the experiment's own mixture; chosen: the best on this damage; or a view
+) -> float:                          # in [0, 1], higher is better; NaN where there is none
     "What settings are chosen by: the mean of image AUROC and AU-PRO."
-    if score not in figures: raise ValueError(f"selection_score_of: no score {score!r} with figures on held-out damage, there are {', '.join(figures) or 'none'}")
-    return selection_score({name: math.nan if value is None else value for name, value in figures[score].items()})
+    if score not in metrics:
+        known = ", ".join(metrics) or "none"
+        raise ValueError(f"selection_score_of: no score {score!r} with metrics on validation damage, there are {known}")
+    own = {name: math.nan if value is None else value for name, value in metrics[score].items()}
+    return selection_score(own)
+
+# %% ../nbs/api/89_sweep.ipynb #7296167c
+def _import_optuna() -> object:
+    "The module, which is an extra, or an error that says how to get it."
+    try: import optuna
+    except ImportError:
+        raise ImportError("sweep: Optuna is not installed here: pip install 'recon_ad[sweep]'") from None
+    return optuna
+
+# %% ../nbs/api/89_sweep.ipynb #ce0a2413
+def _storage(
+    path: str | os.PathLike,            # the results file
+    storage: str | os.PathLike | None,  # see `open_study`
+) -> object:                            # what Optuna calls a storage: a database's address, or a journal
+    "Where a study is kept."
+    if storage is not None and "://" in str(storage): return storage
+    from optuna.storages import JournalStorage  # here, because it is an extra
+    from optuna.storages.journal import JournalFileBackend
+    file = Path(path).with_suffix(".study") if storage is None else Path(storage)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(file)))
 
 # %% ../nbs/api/89_sweep.ipynb #ed647de4
 def open_study(
     base: Experiment,                          # what does not vary
     path: str | os.PathLike,                   # the results file; its stem names the study
-    storage: str | os.PathLike | None = None,  # a journal file, or a database such as sqlite:///sweep.db; None: the results file's name, ending in .study
-) -> object:                                    # an optuna.Study, begun, or as it was left
+    storage: str | os.PathLike | None = None,  # a journal file, or a database (sqlite:///sweep.db); None: path, as .study
+) -> object:                                   # an optuna.Study, begun, or as it was left
     "The memory of a sweep."
-    try: import optuna
-    except ImportError: raise ImportError("sweep: Optuna is not installed here: pip install 'recon_ad[sweep]'") from None
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-    if storage is None or "://" not in str(storage):
-        file = Path(path).with_suffix(".study") if storage is None else Path(storage)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(file)))
+    optuna, name = _import_optuna(), Path(path).stem
+    where = {"storage": _storage(path, storage), "study_name": name, "load_if_exists": True}
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try: study = optuna.create_study(storage=storage, study_name=Path(path).stem, direction="maximize", load_if_exists=True)
+    try: study = optuna.create_study(direction="maximize", **where)
     finally: optuna.logging.set_verbosity(before)
-    if study.user_attrs.setdefault("base", base.key) != base.key:
-        raise ValueError(f"sweep: the study {study.study_name!r} was begun with another experiment: {study.user_attrs['base']}; give another path, or the same experiment")
+    begun_with = study.user_attrs.get("base", base.key)
+    if begun_with != base.key:
+        raise ValueError(f"sweep: the study {name!r} was begun with another experiment: {begun_with}; "
+                         "give another path, or the same experiment")
     study.set_user_attr("base", base.key)
     return study
 
 # %% ../nbs/api/89_sweep.ipynb #246d487d
-VALIDATION_FIELDS = ("data", "validation_damage", "held_out_share", "seed")  # they make the validation: vary them, and different tests are compared
+# they make the validation: vary them, and different tests are compared
+VALIDATION_FIELDS = ("data", "validation_damage", "held_out_share", "seed")
 
 # %% ../nbs/api/89_sweep.ipynb #9834d7fd
 def proposed_experiment(
@@ -73,66 +102,107 @@ def proposed_experiment(
 ) -> Experiment:
     "The experiment that a trial stands for."
     fields = propose(trial)
-    if not isinstance(fields, Mapping): raise ValueError(f"sweep: propose must return a dict of fields, got {fields!r}")
-    if moved := [name for name in VALIDATION_FIELDS if name in fields]: raise ValueError(f"sweep: {', '.join(moved)} would change the validation itself and cannot be searched")
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"sweep: propose must return a dict of fields, got {fields!r}")
+    if moved := [name for name in VALIDATION_FIELDS if name in fields]:
+        raise ValueError(f"sweep: {', '.join(moved)} would change the validation itself and cannot be searched")
     return grid(base, **{name: [value] for name, value in fields.items()})[0]
 
 # %% ../nbs/api/89_sweep.ipynb #d321762a
 def next_trial(
     study: object,  # an optuna.Study
-    seed: int,              # equal seed, equal proposals
-) -> object:  # an optuna.Trial
+    seed: int,      # equal seed, equal proposals
+) -> object:        # an optuna.Trial
     "The trial that an interrupt left open, else a new one."
-    from optuna.samplers import TPESampler
+    from optuna.samplers import TPESampler  # here, because it is an extra
     from optuna.trial import Trial, TrialState
     known = study.get_trials(deepcopy=False)
     left_open = [trial for trial in known if trial.state == TrialState.RUNNING]
     finished = sum(trial.state.is_finished() for trial in known)
-    study.sampler = TPESampler(seed=int(np.random.SeedSequence([seed, finished]).generate_state(1)[0]))
+    own_seed = np.random.SeedSequence([seed, finished]).generate_state(1)[0]
+    study.sampler = TPESampler(seed=int(own_seed))
     return Trial(study, left_open[0]._trial_id) if left_open else study.ask()
+
+# %% ../nbs/api/89_sweep.ipynb #a41eb242
+def _carry_out(
+    trial: object,          # an optuna.Trial
+    base: Experiment,       # what does not vary
+    propose: Callable,      # see `sweep`
+    measure: Callable,      # see `sweep`
+    run_one: Callable,      # an experiment -> its line of results
+) -> tuple[float, str]:     # the criterion, NaN after a failure; and why it failed
+    "The run that a trial stands for, and what it is worth."
+    try: experiment = proposed_experiment(trial, base, propose)
+    except ValueError as problem: return math.nan, str(problem)
+    trial.set_user_attr("experiment", experiment.as_dict())
+    result = run_one(experiment)
+    error = result["context"].get("error", "")
+    if error: return math.nan, error
+    return float(measure(damage_metrics(result["metrics"]))), "the criterion is not a number"
+
+# %% ../nbs/api/89_sweep.ipynb #7e706258
+def _tell(
+    study: object,     # an optuna.Study
+    trial: object,     # one of its trials
+    criterion: float,  # NaN after a failure
+    error: str,        # why it failed
+) -> None:
+    "Finish a trial in the memory of the sweep."
+    from optuna.trial import TrialState  # here, because it is an extra
+    if not math.isnan(criterion):
+        study.tell(trial, criterion)
+        return
+    trial.set_user_attr("error", error)
+    study.tell(trial, state=TrialState.FAIL)
 
 # %% ../nbs/api/89_sweep.ipynb #c09a53c2
 def sweep(
     base: Experiment,                         # what does not vary
     propose: Callable,                        # (trial) -> dict of fields of an experiment
-    path: str | os.PathLike,                  # the results file; every trial is a run in it, and what it holds is not run again
+    path: str | os.PathLike,                  # the results file; every trial is a run in it, and no run is made twice
     trials: int = 20,                         # how many in all, those of earlier calls included
     storage: str | os.PathLike | None = None, # see `open_study`
-    measure: Callable = selection_score_of,        # (figures on held-out damage, by score) -> number, higher is better
+    measure: Callable = selection_score_of,   # (metrics on validation damage, by score) -> number, higher is better
     run: Callable = run_experiment,           # (experiment, **options) -> {"metrics", "context"}
     seed: int = 0,                            # of the proposals
     progress: bool = True,                    # show a bar of the trials
     **options,                                # of `run_missing` and of `run`: engine, threads, data_root, device
-) -> object:                                   # an optuna.Study; `sweep_table` lays it out; best_trial.user_attrs["experiment"] holds the fields of the best
+) -> object:  # an optuna.Study; `best_trial.user_attrs["experiment"]` holds the fields of the best
     "Search fields of an experiment by synthetic validation; from one process at a time."
     study = open_study(base, path, storage)
-    from optuna.trial import TrialState  # here, because it is an extra
     finished = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-    with tqdm(total=trials, initial=min(finished, trials), desc=study.study_name, unit="trial", disable=not progress) as bar:
+    def run_one(experiment):
+        return run_missing([experiment], path, run=run, progress=False, **options)[0]
+    bar = {"initial": min(finished, trials), "desc": study.study_name, "unit": "trial"}
+    with tqdm(total=trials, disable=not progress, **bar) as shown:
         for _ in range(finished, trials):
-            trial, mark, error = next_trial(study, seed), math.nan, ""
-            try: experiment = proposed_experiment(trial, base, propose)
-            except ValueError as problem: error = str(problem)
-            else:
-                trial.set_user_attr("experiment", experiment.as_dict())
-                result = run_missing([experiment], path, run=run, progress=False, **options)[0]
-                error = result["context"].get("error", "")
-                if not error: mark = float(measure(damage_metrics(result["metrics"])))
-            if math.isnan(mark):
-                trial.set_user_attr("error", error or "the criterion is not a number")
-                study.tell(trial, state=TrialState.FAIL)
-            else: study.tell(trial, mark)
-            bar.update()
+            trial = next_trial(study, seed)
+            _tell(study, trial, *_carry_out(trial, base, propose, measure, run_one))
+            shown.update()
     return study
+
+# %% ../nbs/api/89_sweep.ipynb #62c04458
+def _row(
+    trial: object,         # an optuna.trial.FrozenTrial
+    names: Sequence[str],  # the parameters of all trials
+) -> dict:
+    "One row of `sweep_table`."
+    return {
+        "trial": trial.number,
+        **{name: trial.params.get(name) for name in names},
+        "criterion": math.nan if trial.value is None else trial.value,
+        "state": trial.state.name.lower(),
+        "error": trial.user_attrs.get("error", ""),
+    }
 
 # %% ../nbs/api/89_sweep.ipynb #5c418e65
 def sweep_table(
-    study: object,  # an optuna.Study, from `sweep` or `open_study`
-) -> pd.DataFrame:          # one row a trial: trial, its parameters, criterion, state, error; the best first
+    study: object,   # an optuna.Study, from `sweep` or `open_study`
+) -> pd.DataFrame:   # one row a trial: trial, its parameters, criterion, state, error; the best first
     "The trials of a sweep."
-    kept = study.get_trials(deepcopy=False)
-    names = list(dict.fromkeys(name for trial in kept for name in trial.params))
-    rows = [{"trial": trial.number} | {name: trial.params.get(name) for name in names}
-            | {"criterion": math.nan if trial.value is None else trial.value, "state": trial.state.name.lower(), "error": trial.user_attrs.get("error", "")} for trial in kept]
+    trials = study.get_trials(deepcopy=False)
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    rows = [_row(trial, names) for trial in trials]
     table = pd.DataFrame(rows, columns=["trial", *names, "criterion", "state", "error"])
-    return table.sort_values("criterion", ascending=False, kind="stable", ignore_index=True)  # those without a criterion come last
+    # those without a criterion come last
+    return table.sort_values("criterion", ascending=False, kind="stable", ignore_index=True)
