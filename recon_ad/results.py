@@ -51,7 +51,8 @@ def experiment_key(
     return json.dumps(plain(experiment), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 # %% ../nbs/api/84_results.ipynb #f2915e9d
-BEFORE = {"light": 0.0, "marking": "bce", "marking_weight": 4.0, "false_alarm_rate": 0.01}  # of fields that are younger than a line
+# of fields that are younger than a line: the value at which they change nothing
+BEFORE = {"light": 0.0, "marking": "bce", "marking_weight": 4.0, "false_alarm_rate": 0.01}
 
 # %% ../nbs/api/84_results.ipynb #97251da3
 def present_line(
@@ -138,7 +139,8 @@ def _read_line(text: bytes) -> dict:
         readers = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), _read_number)
         line = json.loads(text.decode("utf-8"), object_pairs_hook=_read_object, **readers)
         if _is_deep(line): raise RecursionError
-        json.dumps(line, ensure_ascii=False).encode("utf-8")  # half a character cannot be stored again
+        # half a character cannot be stored again
+        json.dumps(line, ensure_ascii=False).encode("utf-8")
     except UnicodeError: raise ValueError("is not text in UTF-8") from None
     except RecursionError: raise ValueError("is not JSON (objects within objects, too deep)") from None
     except ValueError as error: raise ValueError(f"is not JSON ({error})") from None
@@ -184,8 +186,14 @@ def store_result(
     with FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout):
         results = {experiment_key(line["experiment"]): line for line in load_lines(path)}
         results[experiment_key(result["experiment"])] = plain(result)
-        lines = [json.dumps(results[key], ensure_ascii=False, allow_nan=False) for key in sorted(results)]
+        in_order = [results[key] for key in sorted(results)]
+        lines = [json.dumps(line, ensure_ascii=False, allow_nan=False) for line in in_order]
         return write_text(path, "\n".join(lines) + "\n")
+
+# %% ../nbs/api/84_results.ipynb #3535dd4b
+def _as_tuples(value: object) -> object:
+    "Lists as tuples, which can be grouped by; everything else as it is."
+    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 # %% ../nbs/api/84_results.ipynb #c28da6fd
 def flatten(
@@ -193,41 +201,56 @@ def flatten(
     prefix: str = "",  # put before every name, with a dot
 ) -> dict:             # one level; names joined by dots, lists as tuples
     "The nested values under dotted names."
-    def hashable(value): return tuple(map(hashable, value)) if isinstance(value, (list, tuple)) else value
     flat = {}
     for key, value in nested.items():
         name = f"{prefix}.{key}" if prefix else str(key)
-        flat.update(flatten(value, name) if isinstance(value, dict) else {name: hashable(value)})
+        flat |= flatten(value, name) if isinstance(value, dict) else {name: _as_tuples(value)}
     return flat
 
 # %% ../nbs/api/84_results.ipynb #a84f0001
 def results_frame(
     lines: Iterable[Mapping],  # results as `run_missing` returns them and a file holds them
-) -> pd.DataFrame:  # one row a finished run: fields of the experiment, figures by dotted name, `context.*`
+) -> pd.DataFrame:  # one row a finished run: fields of the experiment, metrics by dotted name, `context.*`
     "The finished runs, one row each."
     rows = []
     for line in lines:
         context = line.get("context", {})
         if "error" in context: continue
-        figures = {name: math.nan if value is None else value for name, value in flatten(line["metrics"]).items()}
-        rows.append(flatten(line["experiment"]) | figures | flatten(context, "context"))
+        metrics = flatten(line["metrics"])
+        metrics = {name: math.nan if value is None else value for name, value in metrics.items()}
+        rows.append(flatten(line["experiment"]) | metrics | flatten(context, "context"))
     return pd.DataFrame(rows)
 
 # %% ../nbs/api/84_results.ipynb #d922a94e
 def read_results(
     paths: str | os.PathLike | Sequence[str | os.PathLike],  # one results file or several
-) -> pd.DataFrame:  # one row a finished run: fields of the experiment, figures by dotted name, `context.*`
+) -> pd.DataFrame:  # one row a finished run: fields of the experiment, metrics by dotted name, `context.*`
     "The finished runs, one row each."
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     missing = [str(path) for path in paths if not Path(path).exists()]
-    if missing: raise FileNotFoundError(f"read_results: no such results file: {', '.join(missing)}; run the phase that writes it first")
+    if missing:
+        raise FileNotFoundError(f"read_results: no such results file: {', '.join(missing)}; "
+                                "run the phase that writes it first")
     return results_frame(line for path in paths for line in load_lines(path))
+
+# %% ../nbs/api/84_results.ipynb #c2a6cbb3
+def _metrics_of_score(
+    frame: pd.DataFrame,    # from `read_results`
+    dotted: Sequence[str],  # its columns of metrics that belong to a score
+    score: str,
+) -> pd.DataFrame:          # metrics by their own name
+    "What the runs reached by one score."
+    own = {}
+    for column in dotted:
+        owner, metric = column.split(".", 1)
+        if owner == score: own[column] = metric
+    return frame[list(own)].rename(columns=own)
 
 # %% ../nbs/api/84_results.ipynb #da22b186
 def by_score(
     frame: pd.DataFrame,                 # from `read_results`
     scores: Sequence[str] | None = None, # which scores, in this order; None for all, in the order of the file
-) -> pd.DataFrame:                       # one row a run and score: column `score`, figures by their own name
+) -> pd.DataFrame:                       # one row a run and score: column `score`, metrics by their own name
     "The runs with one row for each of their scores."
     dotted = [name for name in frame.columns if "." in name and not name.startswith("context.")]
     known = list(dict.fromkeys(name.split(".", 1)[0] for name in dotted))
@@ -237,8 +260,9 @@ def by_score(
     shared = frame.drop(columns=dotted)
     parts = []
     for score in wanted:
-        own = frame[[name for name in dotted if name.split(".", 1)[0] == score]].rename(columns=lambda name: name.split(".", 1)[1])
-        parts.append(pd.concat([shared, own], axis=1).assign(score=score)[own.notna().any(axis=1)])
+        own = _metrics_of_score(frame, dotted, score)
+        rows = pd.concat([shared, own], axis=1).assign(score=score)
+        parts.append(rows[own.notna().any(axis=1)])
     return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/api/84_results.ipynb #17182887
@@ -246,26 +270,36 @@ def failures(
     path: str | os.PathLike,  # a results file
 ) -> pd.DataFrame:            # one row a failed run: the fields of its experiment and `error`; empty is good
     "The runs that failed, and why."
-    failed = [line for line in load_lines(path) if "error" in line.get("context", {})]
-    return pd.DataFrame([flatten(line["experiment"]) | {"error": line["context"]["error"]} for line in failed])
+    rows = []
+    for line in load_lines(path):
+        context = line.get("context", {})
+        if "error" in context: rows.append(flatten(line["experiment"]) | {"error": context["error"]})
+    return pd.DataFrame(rows)
 
 # %% ../nbs/api/84_results.ipynb #be38030a
 def project_path(
-    path: str | os.PathLike,  # below the project's root, e.g. "results/mine.jsonl"; an absolute path stays as it is
+    path: str | os.PathLike,  # below the project's root: "results/mine.jsonl"; an absolute path stays as it is
 ) -> Path:                    # the absolute path; it need not exist
     "The path below the project's root: the nearest folder upwards with `results/published.csv`."
     here = Path.cwd()
     package = Path(importlib.util.find_spec("recon_ad").origin).parent
-    folders = [here, *here.parents, package.parent]  # a notebook far from its checkout still has the package's
+    # a notebook far from its checkout still has the package's
+    folders = [here, *here.parents, package.parent]
     roots = [folder for folder in folders if (folder / "results" / "published.csv").is_file()]
     return (roots or [here])[0] / path
 
 # %% ../nbs/api/84_results.ipynb #197f996b
-SCALES = {"psnr": 1.0, "seconds": 1.0}  # figures that are not fractions, shown as they are; all others in percent
+# of metrics that are no fractions and are shown as they are; all others in percent
+SCALES = {"psnr": 1.0, "seconds": 1.0}
+
+# %% ../nbs/api/84_results.ipynb #a69465a8
+def _scale_of(metric: str) -> float:  # 100 shows a fraction in percent
+    "What a metric is multiplied by where it is shown; `residual.psnr` is a `psnr`."
+    return SCALES.get(metric.split(".")[-1], 100.0)
 
 # %% ../nbs/api/84_results.ipynb #c8ca35c6
 def mean_and_spread(
-    values: Iterable[float],  # one figure, one value a seed; NaN is left out and not counted
+    values: Iterable[float],  # one metric, one value a seed; NaN is left out and not counted
     scale: float = 100.0,     # 100 shows a fraction in percent; 1 leaves it as it is
     digits: int = 1,          # decimals
 ) -> str:                     # `mean ± std (n)`; `mean (1)` for one value; a dash for none
@@ -275,25 +309,56 @@ def mean_and_spread(
     spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{values.mean():.{digits}f}{spread} ({len(values)})"
 
+# %% ../nbs/api/84_results.ipynb #46d62230
+def _refuse_doubled(
+    frame: pd.DataFrame,
+    cell: Sequence[str],    # the columns that tell the cells of a table apart, and the seed
+    wanted: Sequence[str],  # columns in which runs may differ
+) -> None:
+    "Refuse runs that differ in something else than what the table shows."
+    one_run = list(dict.fromkeys([*cell, "data"]))
+    doubled = frame[frame.duplicated(one_run, keep=False)]
+    if not len(doubled): return
+    fields = [name for name in doubled.columns.difference(wanted) if "." not in name]
+    varied = [name for name in fields if doubled[name].nunique(dropna=False) > 1]
+    raise ValueError(f"seed_means: several runs fall into one cell; they differ in {varied}: "
+                     "select one value, or add it to the rows or columns")
+
 # %% ../nbs/api/84_results.ipynb #66c20c0c
 def seed_means(
     frame: pd.DataFrame,     # runs, from `read_results` or `by_score`
-    figures: Sequence[str],  # the columns to average
+    metrics: Sequence[str],  # the columns to average
     groups: Sequence[str],   # the columns that tell the cells of a table apart
-) -> pd.DataFrame:           # one row a cell and seed: `groups`, `seed`, and each figure's mean over the categories
+) -> pd.DataFrame:           # one row a cell and seed: `groups`, `seed`, and each metric's mean over the categories
     "Means over the categories, seed by seed; a seed that lacks a category is left out."
-    wanted = [*groups, *figures, "data", "seed"]
+    wanted = [*groups, *metrics, "data", "seed"]
     unknown = [name for name in wanted if name not in frame.columns]
     if unknown: raise ValueError(f"seed_means: no column {unknown}, there are {sorted(frame.columns)}")
     cell = list(dict.fromkeys([*groups, "seed"]))
-    doubled = frame[frame.duplicated(list(dict.fromkeys([*cell, "data"])), keep=False)]
-    if len(doubled):
-        varied = [name for name in doubled.columns.difference(wanted) if "." not in name and doubled[name].nunique(dropna=False) > 1]
-        raise ValueError(f"seed_means: several runs fall into one cell; they differ in {varied}: select one value, or add it to the rows or columns")
+    _refuse_doubled(frame, cell, wanted)
     grouped = frame.groupby(cell, sort=False, dropna=False)
-    means = grouped[list(figures)].agg(lambda values: values.mean(skipna=False))
-    if "data" not in groups: means = means[grouped["data"].nunique() == frame["data"].nunique()]
+    means = grouped[list(metrics)].agg(lambda values: values.mean(skipna=False))
+    is_complete = grouped["data"].nunique() == frame["data"].nunique()
+    if "data" not in groups: means = means[is_complete]
     return means.reset_index()
+
+# %% ../nbs/api/84_results.ipynb #aafb38b5
+# the columns of quoted numbers
+_PUBLISHED = ("method", "category", "metric", "value", "pretrained", "source")
+
+# %% ../nbs/api/84_results.ipynb #c2d5321f
+def _check_published(
+    frame: pd.DataFrame,      # as a file has it
+    path: str | os.PathLike,  # of the file, for the error
+) -> None:
+    "Refuse quoted numbers without a source, and what is no fraction."
+    lacking = [name for name in _PUBLISHED if name not in frame.columns]
+    if lacking:
+        raise ValueError(f"read_published: {path} lacks the columns {lacking}, it has {list(frame.columns)}")
+    unsourced = frame["source"].isna() | ~frame["value"].between(0, 1)
+    # as an editor counts: from 1, and the heading is a line
+    rows = [int(row) + 2 for row in frame.index[unsourced]]
+    if rows: raise ValueError(f"read_published: {path} rows {rows} need a source and a value in [0, 1]")
 
 # %% ../nbs/api/84_results.ipynb #289596d5
 def read_published(
@@ -302,73 +367,114 @@ def read_published(
 ) -> pd.DataFrame:                       # one row a quoted number; values are fractions
     "The quoted numbers, with their sources."
     frame = pd.read_csv(path)
-    lacking = [name for name in ("method", "category", "metric", "value", "pretrained", "source") if name not in frame.columns]
-    if lacking: raise ValueError(f"read_published: {path} lacks the columns {lacking}, it has {list(frame.columns)}")
-    unsourced = frame[frame["source"].isna() | ~frame["value"].between(0, 1)]
-    if len(unsourced): raise ValueError(f"read_published: {path} rows {[int(row) + 2 for row in unsourced.index]} need a source and a value in [0, 1]")
+    _check_published(frame, path)
     if methods is None: return frame
-    unknown = [method for method in methods if method not in set(frame["method"])]
-    if unknown: raise ValueError(f"read_published: no method {unknown}, there are {sorted(frame['method'].unique())}")
-    return pd.concat([frame[frame["method"] == method] for method in methods], ignore_index=True)
+    known = sorted(frame["method"].unique())
+    unknown = [method for method in methods if method not in known]
+    if unknown: raise ValueError(f"read_published: no method {unknown}, there are {known}")
+    parts = [frame[frame["method"] == method] for method in methods]
+    return pd.concat(parts, ignore_index=True)
+
+# %% ../nbs/api/84_results.ipynb #42937476
+def _quoted_column(
+    rows: pd.DataFrame,         # of one method and one metric, from `read_published`
+    categories: Sequence[str],  # the rows of the table
+) -> list[str]:                 # a cell a category, the mean, the sources; empty where nothing is known
+    "The quoted numbers of one method, in percent."
+    values = rows.set_index("category")["value"].reindex(categories)
+    if not values.notna().any(): return []
+    # a mean over other categories would not be comparable
+    numbers = [*values, values.mean(skipna=False)]
+    sources = rows[rows["category"].isin(categories)]["source"]
+    shown = ["–" if math.isnan(value) else f"{100 * value:.1f}" for value in numbers]
+    return [*shown, "; ".join(dict.fromkeys(sources))]
 
 # %% ../nbs/api/84_results.ipynb #b94fcacc
 def published_columns(
     published: pd.DataFrame,     # from `read_published`
-    figure: str,                 # which metric, by our name: image_auroc, pixel_auroc, pixel_ap, aupro
+    metric: str,                 # by our name: image_auroc, pixel_auroc, pixel_ap, aupro
     categories: Sequence[str],   # the rows of the table
 ) -> pd.DataFrame:               # one column a method, one row a category, then `mean` over all of them, then `source`
     "Quoted numbers laid out beside ours, in percent."
     columns = {}
-    for method, rows in published[published["metric"] == figure].groupby("method", sort=False):
-        values = rows.set_index("category")["value"].reindex(categories)
-        sources = "; ".join(dict.fromkeys(rows[rows["category"].isin(categories)]["source"]))
-        if not values.notna().any(): continue
-        cells = [*values, values.mean(skipna=False)]  # a mean over other categories would not be comparable
-        columns[f"{method} (published)"] = ["–" if math.isnan(value) else f"{100 * value:.1f}" for value in cells] + [sources]
+    for method, rows in published[published["metric"] == metric].groupby("method", sort=False):
+        column = _quoted_column(rows, categories)
+        if column: columns[f"{method} (published)"] = column
     return pd.DataFrame(columns, index=[*categories, "mean", "source"])
 
 # %% ../nbs/api/84_results.ipynb #919a5ab8
 def beside_published(
     table: pd.DataFrame,      # one row a category, and perhaps a row `mean`
     published: pd.DataFrame,  # from `read_published`
-    figures: Sequence[str],   # the figures in the table
+    metrics: Sequence[str],   # the metrics in the table
 ) -> pd.DataFrame:            # the table with quoted columns at its right, and a last row `source`
     "A table of ours beside quoted numbers."
     categories = [name for name in table.index if name != "mean"]
     table = pd.concat([table, pd.DataFrame("here", index=["source"], columns=table.columns)])
-    for figure in figures:
-        quoted = published_columns(published, figure.split(".")[-1], categories)
-        for name in quoted:
-            label = name if len(figures) == 1 else (figure, name) if table.columns.nlevels > 1 else f"{figure}: {name}"
-            table[label] = quoted[name]
+    for metric in metrics:
+        quoted = published_columns(published, metric.split(".")[-1], categories)
+        for method in quoted:
+            label = method
+            if len(metrics) > 1:
+                label = (metric, method) if table.columns.nlevels > 1 else f"{metric}: {method}"
+            table[label] = quoted[method]
     return table
+
+# %% ../nbs/api/84_results.ipynb #deb7b3db
+def _table_cells(
+    frame: pd.DataFrame,     # runs
+    metrics: Sequence[str],  # a column each
+    groups: Sequence[str],   # the fields that tell the rows apart; none: one row `mean`
+    digits: int,             # decimals
+) -> pd.DataFrame:           # cells of text
+    "Mean and spread of each metric, for each combination of the groups."
+    means = seed_means(frame, metrics, groups)
+    # an empty tuple would be read as no name at all
+    keys = [means[name].map(lambda value: "" if value == () else value) for name in groups]
+    grouped = means.groupby(keys or [pd.Series(["mean"] * len(means))], sort=False, dropna=False)
+    columns = {}
+    for metric in metrics:
+        how = {"scale": _scale_of(metric), "digits": digits}
+        columns[metric] = grouped[metric].agg(mean_and_spread, **how)
+    return pd.DataFrame(columns)
+
+# %% ../nbs/api/84_results.ipynb #632f0614
+def _as_names(names: str | Sequence[str]) -> list[str]:
+    "One name or several, as a list."
+    return [names] if isinstance(names, str) else list(names)
+
+# %% ../nbs/api/84_results.ipynb #eb631795
+def _mean_row(
+    frame: pd.DataFrame,      # runs
+    metrics: Sequence[str],
+    fields: Sequence[str],    # in the columns of the table
+    digits: int,              # decimals
+    columns: pd.Index,        # those of the table
+) -> pd.Series:               # a cell a column
+    "The last row of a table by category: the mean over the categories."
+    total = _table_cells(frame, metrics, fields, digits)
+    return total.unstack().reindex(columns) if fields else total.iloc[0]
 
 # %% ../nbs/api/84_results.ipynb #9720c800
 def comparison_table(
     frame: pd.DataFrame,                    # runs, from `read_results` or `by_score`
-    figures: str | Sequence[str],           # one figure, or several side by side
+    metrics: str | Sequence[str],           # one metric, or several side by side
     rows: str | Sequence[str] = "data",     # the field or fields in the rows
-    columns: str | Sequence[str] = (),      # the field or fields in the columns; none: one column a figure
-    published: pd.DataFrame | None = None,  # quoted numbers to set beside ours, from `read_published`; rows must be "data"
+    columns: str | Sequence[str] = (),      # the field or fields in the columns; none: one column a metric
+    published: pd.DataFrame | None = None,  # quoted numbers beside ours, from `read_published`; rows must be "data"
     digits: int = 1,                        # decimals
 ) -> pd.DataFrame:  # cells of text, `mean ± std (n)` over n seeds; with rows "data", `mean` over the categories below
     "A table of results: mean and spread over seeds, in percent, beside published numbers."
-    figures, rows, columns = ([names] if isinstance(names, str) else list(names) for names in (figures, rows, columns))
-    if published is not None and rows != ["data"]: raise ValueError(f"comparison_table: published numbers are by category, rows must be 'data', got {rows}")
-    def cells(groups):
-        means = seed_means(frame, figures, groups)
-        keys = [means[name].map(lambda value: "" if value == () else value) for name in groups] or [pd.Series(["mean"] * len(means))]
-        texts = {figure: means.groupby(keys, sort=False, dropna=False)[figure].agg(mean_and_spread, scale=SCALES.get(figure.split(".")[-1], 100.0), digits=digits) for figure in figures}
-        return pd.DataFrame(texts)
-    table = cells([*rows, *columns])
+    metrics, rows, columns = _as_names(metrics), _as_names(rows), _as_names(columns)
+    if published is not None and rows != ["data"]:
+        raise ValueError(f"comparison_table: published numbers are by category, rows must be 'data', got {rows}")
+    table = _table_cells(frame, metrics, [*rows, *columns], digits)
     if columns: table = table.unstack(columns, sort=False)
     if rows == ["data"]:
-        total = cells(columns)
-        table.loc["mean"] = total.unstack().reindex(table.columns) if columns else total.iloc[0]
+        table.loc["mean"] = _mean_row(frame, metrics, columns, digits, table.columns)
     table = table.fillna("–")
-    if len(figures) == 1 and columns: table = table.droplevel(0, axis=1)
-    if published is None: return table
-    return beside_published(table, published, figures)
+    if len(metrics) == 1 and columns: table = table.droplevel(0, axis=1)
+    return table if published is None else beside_published(table, published, metrics)
 
 # %% ../nbs/api/84_results.ipynb #c652b496
 def sign_flip_p_value(
@@ -378,10 +484,12 @@ def sign_flip_p_value(
 ) -> float:                        # two-sided p-value in (0, 1]
     "How often chance alone, as a sign for each pair, moves the sum this far. Source: Fisher 1935, section 21."
     differences = np.asarray(differences, float)
-    if not len(differences) or np.isnan(differences).any(): raise ValueError(f"sign_flip_p_value: wants at least one difference and no NaN, got {differences}")
-    is_exact = len(differences) <= 16
-    if is_exact: signs = np.array(list(product((1.0, -1.0), repeat=len(differences))))
-    else: signs = np.random.default_rng(seed).choice((1.0, -1.0), (draws, len(differences)))
+    count = len(differences)
+    if not count or np.isnan(differences).any():
+        raise ValueError(f"sign_flip_p_value: wants at least one difference and no NaN, got {differences}")
+    is_exact = count <= 16
+    if is_exact: signs = np.array(list(product((1.0, -1.0), repeat=count)))
+    else: signs = np.random.default_rng(seed).choice((1.0, -1.0), (draws, count))
     seen = abs(differences.sum()) * (1 - 1e-9)  # sums in another order differ in the last digit
     hits = int((abs(signs @ differences) >= seen).sum())
     return hits / len(signs) if is_exact else (hits + 1) / (draws + 1)
@@ -390,7 +498,7 @@ def sign_flip_p_value(
 @dataclass(frozen=True)
 class PairedTest:
     "The outcome of a paired comparison; printed as one line that a text can quote."
-    figure: str        # what was compared
+    metric: str        # what was compared
     first: object      # the value of the field that should be better
     second: object     # the value it is compared with
     difference: float  # mean of first minus second; positive: first is higher
@@ -401,14 +509,33 @@ class PairedTest:
     wins: int          # pairs in which first is higher
 
     def __str__(self):
-        scale = SCALES.get(self.figure.split(".")[-1], 100.0)
-        return (f"{self.figure}: {self.first} against {self.second}: {self.difference * scale:+.1f} [{self.low * scale:+.1f}, {self.high * scale:+.1f}], "
-                f"p = {self.p_value:.2g}, higher in {self.wins} of {self.pairs} pairs")
+        scale = _scale_of(self.metric)
+        values = (self.difference, self.low, self.high)
+        change, low, high = (f"{value * scale:+.1f}" for value in values)
+        said = f"{self.metric}: {self.first} against {self.second}: {change} [{low}, {high}]"
+        return f"{said}, p = {self.p_value:.2g}, higher in {self.wins} of {self.pairs} pairs"
+
+# %% ../nbs/api/84_results.ipynb #96fdf2ef
+def _one_side(
+    frame: pd.DataFrame,   # runs
+    metric: str,           # the column to compare
+    field: str,            # the column that tells the two sides apart
+    value: object,         # its value on this side
+    pair: Sequence[str],   # what must agree within a pair
+) -> pd.Series:            # the metric, by `pair`; runs without it are left out
+    "The runs of one side of a comparison."
+    side = frame[[cell == value for cell in frame[field]]].dropna(subset=[metric])
+    if not len(side):
+        raise ValueError(f"paired_test: no run has {field} = {value!r}, there are {list(frame[field].unique())}")
+    if side.duplicated(pair).any():
+        raise ValueError(f"paired_test: several runs with {field} = {value!r} share one {tuple(pair)}; "
+                         "select one of them first")
+    return side.set_index(pair)[metric]
 
 # %% ../nbs/api/84_results.ipynb #580ce954
 def paired_test(
     frame: pd.DataFrame,                      # runs, from `read_results` or `by_score`
-    figure: str,                              # the column to compare
+    metric: str,                              # the column to compare
     field: str,                               # the column that tells the two sides apart
     first: object,                            # its value on the side that should be higher
     second: object,                           # its value on the other side
@@ -416,40 +543,71 @@ def paired_test(
     draws: int = 10_000,                      # bootstrap samples of the pairs, for the interval
     seed: int = 0,                            # for those samples
 ) -> PairedTest:                              # difference, interval, p-value
-    "Whether a figure differs between two settings, paired over categories and seeds."
-    sides = []
-    for value in (first, second):
-        side = frame[[cell == value for cell in frame[field]]].dropna(subset=[figure])
-        if not len(side): raise ValueError(f"paired_test: no run has {field} = {value!r}, there are {list(frame[field].unique())}")
-        if side.duplicated(list(pair)).any(): raise ValueError(f"paired_test: several runs with {field} = {value!r} share one {tuple(pair)}; select one of them first")
-        sides.append(side.set_index(list(pair))[figure])
-    differences = (sides[0] - sides[1]).dropna().to_numpy()
-    if len(differences) < 2: raise ValueError(f"paired_test: wants at least 2 pairs that agree in {tuple(pair)}, got {len(differences)}")
-    picks = np.random.default_rng(seed).integers(len(differences), size=(draws, len(differences)))
+    "Whether a metric differs between two settings, paired over categories and seeds."
+    one, other = (_one_side(frame, metric, field, value, list(pair)) for value in (first, second))
+    differences = (one - other).dropna().to_numpy()
+    count = len(differences)
+    if count < 2:
+        raise ValueError(f"paired_test: wants at least 2 pairs that agree in {tuple(pair)}, got {count}")
+    picks = np.random.default_rng(seed).integers(count, size=(draws, count))
     low, high = np.quantile(differences[picks].mean(axis=1), [0.025, 0.975])
-    return PairedTest(figure, first, second, float(differences.mean()), float(low), float(high),
-                      sign_flip_p_value(differences, seed=seed), len(differences), int((differences > 0).sum()))
+    return PairedTest(
+        metric, first, second,
+        difference=float(differences.mean()), low=float(low), high=float(high),
+        p_value=sign_flip_p_value(differences, seed=seed),
+        pairs=count, wins=int((differences > 0).sum()),
+    )
+
+# %% ../nbs/api/84_results.ipynb #1064cb59
+def _draw_within(
+    members: Sequence[np.ndarray],  # the places of each class
+    random: np.random.Generator,
+) -> np.ndarray:                    # as many places as there are, some more than once
+    "A sample with replacement, each class apart."
+    return np.concatenate([random.choice(own, len(own)) for own in members])
+
+# %% ../nbs/api/84_results.ipynb #ab5ea5e9
+def _check_sizes(count: int, sides: Sequence[np.ndarray]) -> None:
+    "Refuse scores that are not as many as the images."
+    sizes = [len(side) for side in sides]
+    if any(size != count for size in sizes):
+        raise ValueError(f"bootstrap_images: wants one score an image ({count}), got {sizes}")
 
 # %% ../nbs/api/84_results.ipynb #b2fedff3
 def bootstrap_images(
-    labels: ArrayLike,                        # 0 normal, 1 defective, one an image
-    scores: ArrayLike,                        # higher is more anomalous
-    other: ArrayLike | None = None,           # a second detector's scores of the same images; then the difference is judged
-    figure: Callable = image_auroc,           # (labels, scores) -> fraction
-    draws: int = 1000,                        # bootstrap samples
-    seed: int = 0,                            # for those samples
-) -> tuple[float, float, float]:              # figure (or first minus other), lower and upper end of its 95 % interval
-    "A figure, and how far another draw of test images would move it."
+    labels: ArrayLike,                # 0 normal, 1 defective, one an image
+    scores: ArrayLike,                # higher is more anomalous
+    other: ArrayLike | None = None,   # a second detector's scores of the same images: the difference is judged
+    metric: Callable = image_auroc,   # (labels, scores) -> fraction
+    draws: int = 1000,                # bootstrap samples
+    seed: int = 0,                    # for those samples
+) -> tuple[float, float, float]:      # metric (or first minus other), lower and upper end of its 95 % interval
+    "A metric, and how far another draw of test images would move it."
     labels, random = np.asarray(labels), np.random.default_rng(seed)
     sides = [np.asarray(side, float) for side in (scores, other) if side is not None]
-    if any(len(side) != len(labels) for side in sides): raise ValueError(f"bootstrap_images: wants one score an image ({len(labels)}), got {[len(side) for side in sides]}")
+    _check_sizes(len(labels), sides)
     def value(picks):
-        values = [figure(labels[picks], side[picks]) for side in sides]
+        values = [metric(labels[picks], side[picks]) for side in sides]
         return values[0] if other is None else values[0] - values[1]
-    places = [np.flatnonzero(labels == label) for label in (0, 1)]
-    samples = [value(np.concatenate([random.choice(place, len(place)) for place in places if len(place)])) for _ in range(draws)]
+    members = [np.flatnonzero(labels == label) for label in (0, 1) if (labels == label).any()]
+    samples = [value(_draw_within(members, random)) for _ in range(draws)]
     low, high = np.quantile(samples, [0.025, 0.975])
     return float(value(np.arange(len(labels)))), float(low), float(high)
+
+# %% ../nbs/api/84_results.ipynb #438078a2
+def _to_tensorboard(
+    folder: Path,         # where its files go
+    history: list[dict],  # plain rows
+) -> None:
+    "The numbers of a history as TensorBoard reads them, where that is installed."
+    if importlib.util.find_spec("tensorboard") is None: return
+    from torch.utils.tensorboard import SummaryWriter  # an extra, and slow to import
+    with SummaryWriter(str(folder)) as board:
+        for number, row in enumerate(history):
+            step = row.get("step", number)
+            for name, value in row.items():
+                is_number = isinstance(value, (int, float))
+                if name != "step" and is_number: board.add_scalar(name, value, step)
 
 # %% ../nbs/api/84_results.ipynb #4504d1ad
 def store_history(
@@ -458,16 +616,11 @@ def store_history(
 ) -> Path:                      # folder/history.csv
     "The history of a training, as CSV, and for TensorBoard where that is installed."
     history = [plain(row) for row in history]
-    names = list(dict.fromkeys(name for row in history for name in row))
+    names = list(dict.fromkeys(chain.from_iterable(history)))
     text, path = io.StringIO(), Path(folder) / "history.csv"
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     write_text(path, text.getvalue())
-    if importlib.util.find_spec("tensorboard") is None: return path
-    from torch.utils.tensorboard import SummaryWriter  # here, because it is an extra and slow to import
-    with SummaryWriter(str(path.with_name("tensorboard"))) as board:
-        for number, row in enumerate(history):
-            for name, value in row.items():
-                if name != "step" and isinstance(value, (int, float)): board.add_scalar(name, value, row.get("step", number))
+    _to_tensorboard(path.with_name("tensorboard"), history)
     return path
