@@ -180,7 +180,8 @@ def write_text(
     text: str,                # all of its content
 ) -> Path:                    # the file
     "The text on disk, whole or not at all."
-    with whole_file(path, "write_text") as part: part.write_text(text, encoding="utf-8", newline="\n")
+    with whole_file(path, "write_text") as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
     return Path(path)
 
 # %% ../nbs/api/84_results.ipynb #37e1dae3
@@ -282,7 +283,8 @@ def failures(
     rows = []
     for line in load_lines(path):
         context = line.get("context", {})
-        if "error" in context: rows.append(flatten(line["experiment"]) | {"error": context["error"]})
+        if "error" not in context: continue
+        rows.append(flatten(line["experiment"]) | {"error": context["error"]})
     return pd.DataFrame(rows)
 
 # %% ../nbs/api/84_results.ipynb #be38030a

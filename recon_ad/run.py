@@ -299,9 +299,15 @@ def _all_metrics(
     return {name: scored[name] | validation.get(mixtures.get(name, name), {}) for name in scored}
 
 # %% ../nbs/api/86_run.ipynb #524ea535
-def _split_of(samples: Sequence[Sample], split: str) -> list[Sample]:
-    "The samples to train on, or those to test on."
-    return [sample for sample in samples if sample.split == split]
+def _load_split(
+    experiment: Experiment,
+    data_root: str | os.PathLike | None,  # where image sets lie
+    split: str,                           # train or test
+) -> tuple[list[Sample], np.ndarray]:     # and (n, h, w) their images, at the experiment's size
+    "The samples of a split of the experiment's set."
+    samples = list_samples(find_data(experiment.data, data_root))
+    own = [sample for sample in samples if sample.split == split]
+    return own, load_images(own, experiment.size, experiment.resize)
 
 # %% ../nbs/api/86_run.ipynb #feb3ed78
 def _beside_scores(
@@ -318,6 +324,27 @@ def _beside_scores(
         "at_threshold": at_thresholds(detector, held_out, score, images),
     }
 
+# %% ../nbs/api/86_run.ipynb #984b837c
+def _judge(
+    detector: Detector,        # fitted, with every view
+    experiment: Experiment,
+    held_out: np.ndarray,      # (n, h, w) the normal images that calibrated it
+    test: Sequence[Sample],    # the test split
+    array: np.ndarray,         # (n, h, w) its images
+) -> tuple[dict, str, pd.DataFrame]:  # metrics; the mixture that validation chose; the scores of the test images
+    "All that is measured once the training is over."
+    validation, chosen, copied = validate(detector, held_out, experiment)
+    mixtures = {"fused": experiment.score, "chosen": chosen}
+    scored, images = score_test(detector, test, array, experiment, mixtures)
+    metrics = reconstruction_quality(detector, held_out) | {"copy_ratio": copied}
+    metrics |= _beside_scores(detector, held_out, array, images, experiment.score)
+    return metrics | _all_metrics(scored, validation, mixtures), chosen, images
+
+# %% ../nbs/api/86_run.ipynb #c73cfc9a
+def _count_images(normal: np.ndarray, held_out: np.ndarray, test: np.ndarray) -> dict[str, int]:
+    "How many images were learnt from, held out, and tested on."
+    return {"train": len(normal) - len(held_out), "held_out": len(held_out), "test": len(test)}
+
 # %% ../nbs/api/86_run.ipynb #2050927a
 def run_experiment(
     experiment: Experiment,
@@ -327,23 +354,14 @@ def run_experiment(
     training_bar: bool = False,                 # show the steps of the training
 ) -> dict:                                      # {"metrics": {...}, "context": {...}}
     "Train, validate on synthetic damage, score the test images with every view, and say how it went."
-    samples = list_samples(find_data(experiment.data, data_root))
-    train, test = _split_of(samples, "train"), _split_of(samples, "test")
-    normal = load_images(train, experiment.size, experiment.resize)
-    array = load_images(test, experiment.size, experiment.resize)
+    train, normal = _load_split(experiment, data_root, "train")
+    test, array = _load_split(experiment, data_root, "test")
     folder = Path(runs) / experiment.name if runs else None
     detector, trained = _train(experiment, normal, device, folder, training_bar)
     held_out = normal[detector.held_out_]
-    validation, chosen, copied = validate(detector, held_out, experiment)
-    mixtures = {"fused": experiment.score, "chosen": chosen}
-    scored, images = score_test(detector, test, array, experiment, mixtures)
+    metrics, chosen, images = _judge(detector, experiment, held_out, test, array)
     names = [train[number].path.name for number in detector.held_out_]
     _leave_behind(folder, detector, test, images, names, experiment.score)
-    metrics = reconstruction_quality(detector, held_out) | {"copy_ratio": copied}
-    metrics |= _beside_scores(detector, held_out, array, images, experiment.score)
-    counts = {"train": len(normal) - len(held_out), "held_out": len(held_out), "test": len(test)}
+    counts = _count_images(normal, held_out, array)
     said = {"training_seconds": round(trained, 1), "chosen": chosen, "images": counts}
-    return {
-        "metrics": metrics | _all_metrics(scored, validation, mixtures),
-        "context": _circumstances(detector) | said,
-    }
+    return {"metrics": metrics, "context": _circumstances(detector) | said}

@@ -123,7 +123,8 @@ def picked_by_validation(
 ) -> pd.DataFrame:  # one row a set: see `_pick`
     "The variant that held-out damage picks on each set, beside the best on the test images."
     means = frame.groupby(["data", "variant"], sort=False)[["selection_score", metric]].mean()
-    rows = {data: _pick(one.droplevel("data"), metric) for data, one in means.groupby("data", sort=False)}
+    by_set = means.groupby("data", sort=False)
+    rows = {data: _pick(one.droplevel("data"), metric) for data, one in by_set}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("data")
 
 # %% ../nbs/api/88_study.ipynb #89ae5ef4
@@ -234,7 +235,8 @@ def _verdict(expectation: Expectation, low: float, high: float) -> str:
     return "undecided" if low <= bound <= high else "refuted"
 
 # %% ../nbs/api/88_study.ipynb #0f517def
-_UNITS = {"psnr": ("dB", 1.0, 1), "correlation": ("", 1.0, 2)}  # unit, scale, decimals; all else: points
+# unit, scale and decimals; all others are points
+_UNITS = {"psnr": ("dB", 1.0, 1), "correlation": ("", 1.0, 2)}
 
 # %% ../nbs/api/88_study.ipynb #f79f85e7
 def _in_words(mean: float, low: float, high: float, metric: str) -> str:

@@ -73,7 +73,7 @@ def _storage(
 def open_study(
     base: Experiment,                          # what does not vary
     path: str | os.PathLike,                   # the results file; its stem names the study
-    storage: str | os.PathLike | None = None,  # a journal file, or a database (sqlite:///sweep.db); None: path, as .study
+    storage: str | os.PathLike | None = None,  # a journal, or a database (sqlite:///sweep.db); None: path, as .study
 ) -> object:                                   # an optuna.Study, begun, or as it was left
     "The memory of a sweep."
     optuna, name = _import_optuna(), Path(path).stem

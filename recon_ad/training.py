@@ -254,14 +254,17 @@ class TrainingData:
     foreground: Bool[np.ndarray, "*n h w"] | None = None  # where damage may fall, for all or for each
     region: Bool[np.ndarray, "h w"] | None = None         # where the loss counts; None for everywhere
 
+    def _stacked(self, indices: np.ndarray, device: torch.device) -> Float[Tensor, "n 3 h w"]:
+        "Image, foreground and region of a batch."
+        image = to_float(self.images[indices]).to(device)
+        areas = [_areas(mask, indices, image) for mask in (self.foreground, self.region)]
+        return torch.stack((image[:, 0], *areas), dim=1)
+
     def batch(self, step: int, settings: TrainingSettings, device: torch.device):
         "(input, target, mask of the damage, weight map) of one step, and the indices of its images."
         indices = batch_indices(len(self.images), settings.batch_size, settings.seed, step)
         generator = step_generator(settings.seed, step, device)
-        image = to_float(self.images[indices]).to(device)
-        areas = [_areas(mask, indices, image) for mask in (self.foreground, self.region)]
-        stack = torch.stack((image[:, 0], *areas), dim=1)
-        stack = _moved(stack, settings, generator)
+        stack = _moved(self._stacked(indices, device), settings, generator)
         image, foreground, region = stack[:, :1], stack[:, 1] > 0.5, stack[:, 2] > 0.5
         if settings.light: image = relight(image, generator, settings.light)
         weight = None if self.region is None else region.float()
@@ -331,7 +334,8 @@ def _check_history(
     if not isinstance(history, list): raise ValueError(f"history must be a list, got {_shown(history)}")
     before = 0
     for row in history:
-        if not isinstance(row, dict) or type(row.get("step")) is not int or type(row.get("loss")) is not float:
+        kinds = [type(row.get(name)) for name in ("step", "loss")] if isinstance(row, dict) else []
+        if kinds != [int, float]:
             raise ValueError("history must be rows with a step and a loss")
         if any(type(value) not in (int, float) for value in row.values()):
             raise ValueError(f"history must hold numbers alone, at step {row['step']}")
@@ -362,11 +366,14 @@ def _check_clock(clock: dict) -> None:
     _check_numbers({"spent": clock["spent"], "ready": clock["ready"]}, "clock")
     _check_numbers({str(place): value for place, value in enumerate(durations)}, "clock.durations")
 
+# %% ../nbs/api/40_training.ipynb #5dfafab1
+# what a checkpoint holds
+_STATE = {"model", "optimiser", "loss", "step", "history", "sums", "clock", "settings", "identity"}
+
 # %% ../nbs/api/40_training.ipynb #4c6ea77d
 def _check_state(state: object) -> None:
     "Refuse what cannot be the state of a training, whichever."
-    parts = {"model", "optimiser", "loss", "step", "history", "sums", "clock", "settings", "identity"}
-    lacking = sorted(parts - set(_as_dict(state, "what it holds")))
+    lacking = sorted(_STATE - set(_as_dict(state, "what it holds")))
     if lacking: raise ValueError(f"{lacking[0]} is missing")
     for name in ("settings", "identity"): _check_plain(state[name], name)
     steps = TrainingSettings().changed(**state["settings"]).steps
@@ -431,7 +438,8 @@ def _check_optimiser(
     step: int,                         # steps that were made
 ) -> None:
     "Refuse an optimiser of other weights, other settings or another step."
-    if set(_as_dict(state, "optimiser")) != {"state", "param_groups"} or not isinstance(state["state"], dict):
+    names = set(_as_dict(state, "optimiser"))
+    if names != {"state", "param_groups"} or not isinstance(state["state"], dict):
         raise ValueError("optimiser must have a state and param_groups")
     if _fixed(state["param_groups"]) != _fixed(optimiser.state_dict()["param_groups"]):
         raise ValueError("optimiser.param_groups are those of another optimiser")
