@@ -119,7 +119,7 @@ def _check_scores(scores: Float[Tensor, "n"]) -> None:
 
 # %% ../nbs/api/65_calibration.ipynb #05d1e537
 def threshold(
-    scores: Float[Tensor, "n"],        # of held-out normal images; the promise needs exchangeable images, and no more
+    scores: Float[Tensor, "n"],        # of held-out normal images; the promise needs exchangeable ones, no more
     false_alarm_rate: float = 0.01,    # share of normal parts that may be called defective, in (0, 1)
 ) -> tuple[float, float]:              # (threshold, rate that it can promise); a score above the threshold is defective
     """The quantile of normal scores that a new one exceeds at no more than the stated rate.
