@@ -25,29 +25,29 @@ from .shapes import fractal_noise, log_uniform, uniform
 @dataclass(frozen=True)
 class Scene:
     "What a content may look at."
-    image: Float[Tensor, 'n 1 h w']      # the normal images that get damaged, in [0, 1]
-    batch: Float[Tensor, 'm 1 h w']      # the whole batch that they come from, to take pieces from
-    index: Int[Tensor, 'n']              # where `image` stands in `batch`
-    foreground: Bool[Tensor, 'n h w']    # where damage may lie
+    image: Float[Tensor, "n 1 h w"]      # the normal images that get damaged, in [0, 1]
+    batch: Float[Tensor, "m 1 h w"]      # the whole batch that they come from, to take pieces from
+    index: Int[Tensor, "n"]              # where `image` stands in `batch`
+    foreground: Bool[Tensor, "n h w"]    # where damage may lie
     generator: Generator                 # the one source of chance
     boxes: Boxes                         # where the shapes lie: cover and change are of this size
 
     @cached_property
-    def sound(self) -> Float[Tensor, 'n a b']:
+    def sound(self) -> Float[Tensor, "n a b"]:
         "The normal images inside the boxes."
         return self.boxes.cut(self.image[:, 0])
 
     @cached_property
-    def rows(self) -> Int[Tensor, 'n a']:
+    def rows(self) -> Int[Tensor, "n a"]:
         "The row in the image of each row of the boxes."
         return self.boxes.places(0, self.image.device)
 
     @cached_property
-    def columns(self) -> Int[Tensor, 'n b']:
+    def columns(self) -> Int[Tensor, "n b"]:
         "The column in the image of each column of the boxes."
         return self.boxes.places(1, self.image.device)
 
-    def noise(self, **features) -> Float[Tensor, 'n a b']:
+    def noise(self, **features) -> Float[Tensor, "n a b"]:
         "Fractal noise over the images, inside the boxes."
         size = tuple(self.image.shape[2:])
         return fractal_noise(len(self.image), size, self.generator, **features)(self.boxes)
@@ -55,10 +55,10 @@ class Scene:
 # %% ../nbs/api/12_contents.ipynb #cbaf4570
 def tone(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],      # the shape to fill, in [0, 1]
+    cover: Float[Tensor, "n a b"],      # the shape to fill, in [0, 1]
     dark: float = 0.5,                  # probability of dark instead of bright
     mottle: float = 0.2,                # spread of the tone inside the shape, in terms of the tone
-) -> Float[Tensor, 'n a b']:            # the change at full opacity, of about 1
+) -> Float[Tensor, "n a b"]:            # the change at full opacity, of about 1
     "Darker or brighter than it was."
     sign = torch.where(uniform(scene.generator, len(cover)) < dark, -1.0, 1.0)
     level = (scene.sound * cover).sum((1, 2)) / cover.sum((1, 2)).clamp(min=1e-6)
@@ -68,8 +68,8 @@ def tone(
 # %% ../nbs/api/12_contents.ipynb #d02b8062
 def light(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],      # the shape to fill, in [0, 1]
-) -> Float[Tensor, 'n a b']:            # the change at full opacity
+    cover: Float[Tensor, "n a b"],      # the shape to fill, in [0, 1]
+) -> Float[Tensor, "n a b"]:            # the change at full opacity
     "More or less light: the image itself, added or taken away."
     sign = torch.where(uniform(scene.generator, len(cover), 1, 1) < 0.5, -1.0, 1.0)
     return sign * scene.sound
@@ -77,17 +77,17 @@ def light(
 # %% ../nbs/api/12_contents.ipynb #0ac74bc3
 def fill(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],      # the shape to fill, in [0, 1]
-) -> Float[Tensor, 'n a b']:            # the change at full opacity
+    cover: Float[Tensor, "n a b"],      # the shape to fill, in [0, 1]
+) -> Float[Tensor, "n a b"]:            # the change at full opacity
     "One random gray value for each image."
     return uniform(scene.generator, len(cover), 1, 1) - scene.sound
 
 # %% ../nbs/api/12_contents.ipynb #840ab8da
 def centre(
-    cover: Float[Tensor, 'n a b'],  # in [0, 1]
-    rows: Int[Tensor, '*n a'],      # where it lies in the image
-    columns: Int[Tensor, '*n b'],   # where it lies in the image
-) -> Float[Tensor, 'n 2']:          # row and column, in pixels
+    cover: Float[Tensor, "n a b"],  # in [0, 1]
+    rows: Int[Tensor, "*n a"],      # where it lies in the image
+    columns: Int[Tensor, "*n b"],   # where it lies in the image
+) -> Float[Tensor, "n 2"]:          # row and column, in pixels
     "The centre of gravity of a cover."
     mass = cover.sum((1, 2)).clamp(min=1e-6)
     row = (cover.sum(2) * rows).sum(1) / mass
@@ -96,11 +96,11 @@ def centre(
 
 # %% ../nbs/api/12_contents.ipynb #c1f534ab
 def mirrored(
-    source: Float[Tensor, 'm h w'], # images to take from
-    index: Int[Tensor, 'n'],        # which of them for each result
-    rows: Int[Tensor, 'n a'],       # rows to take, any numbers
-    columns: Int[Tensor, 'n b'],    # columns to take, any numbers
-) -> Float[Tensor, 'n a b']:        # the pixels there
+    source: Float[Tensor, "m h w"], # images to take from
+    index: Int[Tensor, "n"],        # which of them for each result
+    rows: Int[Tensor, "n a"],       # rows to take, any numbers
+    columns: Int[Tensor, "n b"],    # columns to take, any numbers
+) -> Float[Tensor, "n a b"]:        # the pixels there
     "Images seen through a window anywhere; beyond their edges they go on mirrored."
     inside = []
     for place, length in ((rows, source.shape[1]), (columns, source.shape[2])):
@@ -114,9 +114,9 @@ def mirrored(
 # %% ../nbs/api/12_contents.ipynb #6843f429
 def piece(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],      # the shape to fill, in [0, 1]
+    cover: Float[Tensor, "n a b"],      # the shape to fill, in [0, 1]
     own: bool = False,                  # from the same image, or from another one of the batch
-) -> Float[Tensor, 'n a b']:            # the change at full opacity
+) -> Float[Tensor, "n a b"]:            # the change at full opacity
     "A piece of a normal image, taken from the part elsewhere. Source: Schlüter et al. 2022 (NSA)."
     n, m = len(cover), len(scene.batch)
     other = (scene.index + 1 + (uniform(scene.generator, n) * (m - 1)).long()) % m
@@ -131,7 +131,7 @@ def piece(
 @lru_cache(maxsize=4)
 def photo_textures(
     device: torch.device,       # where the result lies
-) -> Float[Tensor, '3 512 512']: # 0 on average, spread 1
+) -> Float[Tensor, "3 512 512"]: # 0 on average, spread 1
     "Brick, grass and gravel, each brought to the same mean and spread."
     sources = photos.brick, photos.grass, photos.gravel
     stack = torch.stack([torch.tensor(source()).float() for source in sources])
@@ -141,8 +141,8 @@ def photo_textures(
 # %% ../nbs/api/12_contents.ipynb #d65d1a2f
 def photo(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],      # the shape to fill, in [0, 1]
-) -> Float[Tensor, 'n a b']:            # the change at full opacity
+    cover: Float[Tensor, "n a b"],      # the shape to fill, in [0, 1]
+) -> Float[Tensor, "n a b"]:            # the change at full opacity
     """A random stretch of brick, grass or gravel around a random gray.
 
     Source: Zavrtanik et al. 2021 (DRAEM), with other textures.
@@ -159,8 +159,8 @@ def photo(
 # %% ../nbs/api/12_contents.ipynb #735c7543
 def weave(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],      # the shape to fill, in [0, 1]
-) -> Float[Tensor, 'n a b']:            # the change at full opacity
+    cover: Float[Tensor, "n a b"],      # the shape to fill, in [0, 1]
+) -> Float[Tensor, "n a b"]:            # the change at full opacity
     "Waves at a random angle, crossed or not, around a random gray."
     n, generator = len(cover), scene.generator
     angle = uniform(generator, n, high=math.pi)
@@ -175,8 +175,8 @@ def weave(
 # %% ../nbs/api/12_contents.ipynb #5b5db423
 def grain(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],      # the shape to fill, in [0, 1]
-) -> Float[Tensor, 'n a b']:            # the change at full opacity
+    cover: Float[Tensor, "n a b"],      # the shape to fill, in [0, 1]
+) -> Float[Tensor, "n a b"]:            # the change at full opacity
     "Gaussian noise, independent at each pixel."
     shape, generator = scene.foreground.shape, scene.generator
     return scene.boxes.cut(torch.randn(shape, generator=generator, device=cover.device)) / 2
@@ -184,8 +184,8 @@ def grain(
 # %% ../nbs/api/12_contents.ipynb #8f17dc19
 def pepper(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],      # the shape to fill, in [0, 1]
-) -> Float[Tensor, 'n a b']:            # the change at full opacity
+    cover: Float[Tensor, "n a b"],      # the shape to fill, in [0, 1]
+) -> Float[Tensor, "n a b"]:            # the change at full opacity
     "Salt and pepper: 2 to 30 % of the pixels black or white."
     share = log_uniform(scene.generator, len(cover), 1, 1, low=0.02, high=0.3)
     draw = scene.boxes.cut(uniform(scene.generator, *scene.foreground.shape)) / share
@@ -194,17 +194,17 @@ def pepper(
 # %% ../nbs/api/12_contents.ipynb #f50ff23c
 def ripple(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],      # the shape to fill, in [0, 1]
-) -> Float[Tensor, 'n a b']:            # the change at full opacity
+    cover: Float[Tensor, "n a b"],      # the shape to fill, in [0, 1]
+) -> Float[Tensor, "n a b"]:            # the change at full opacity
     "Band-limited noise: features of one size, 3 to 24 pixels."
     size = float(log_uniform(scene.generator, 1, low=3.0, high=24.0))
     return scene.noise(largest=size, smallest=size) / 2
 
 # %% ../nbs/api/12_contents.ipynb #d70249fd
 def _pyramid(
-    value: Float[Tensor, 'n h w'],     # what to average
-    known: Bool[Tensor, 'n h w'],      # where it is known
-) -> list[Float[Tensor, 'n 2 a b']]:   # finest first: value times weight, and the weight, 1 where known
+    value: Float[Tensor, "n h w"],     # what to average
+    known: Bool[Tensor, "n h w"],      # where it is known
+) -> list[Float[Tensor, "n 2 a b"]]:   # finest first: value times weight, and the weight, 1 where known
     "Means of the known pixels, each level half the size of the one before."
     weight = known[:, None].float()
     levels = [torch.cat([value[:, None] * weight, weight], dim=1)]
@@ -216,24 +216,24 @@ def _pyramid(
 
 # %% ../nbs/api/12_contents.ipynb #6e484b83
 def surroundings(
-    value: Float[Tensor, 'n h w'],   # what to continue
-    known: Bool[Tensor, 'n h w'],    # where it is known
-) -> Float[Tensor, 'n h w']:         # equal to `value` where known, smooth elsewhere; 0 where nothing at all is known
+    value: Float[Tensor, "n h w"],   # what to continue
+    known: Bool[Tensor, "n h w"],    # where it is known
+) -> Float[Tensor, "n h w"]:         # equal to `value` where known, smooth elsewhere; 0 where nothing at all is known
     "Unknown pixels filled from the nearest known ones."
     levels = _pyramid(value, known)
     total = levels.pop().sum((2, 3), keepdim=True)
     filled = total[:, :1] / total[:, 1:].clamp(min=1e-6)
     for level in reversed(levels):
         size, (mean, weight) = level.shape[2:], level.split(1, dim=1)
-        filled = F.interpolate(filled, size=size, mode='bilinear', align_corners=False)
+        filled = F.interpolate(filled, size=size, mode="bilinear", align_corners=False)
         filled = mean + (1 - weight) * filled
     return filled[:, 0]
 
 # %% ../nbs/api/12_contents.ipynb #93da1297
 def background(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],      # the shape to fill, in [0, 1]
-) -> Float[Tensor, 'n a b']:            # the change at full opacity
+    cover: Float[Tensor, "n a b"],      # the shape to fill, in [0, 1]
+) -> Float[Tensor, "n a b"]:            # the change at full opacity
     "What lies behind the part, continued over the shape; on a texture, what lies around the shape."
     behind = ~scene.foreground
     beside = scene.boxes.put(cover <= 0, torch.ones_like(behind))
@@ -254,12 +254,12 @@ def _moved(
 
 # %% ../nbs/api/12_contents.ipynb #c24ae47b
 def _exchange_one(
-    image: Float[Tensor, 'h w'],
-    allowed: Float[Tensor, 'h w'],     # where the part is
-    cover: Float[Tensor, 'h w'],       # the shape of one of the two places, in [0, 1]
+    image: Float[Tensor, "h w"],
+    allowed: Float[Tensor, "h w"],     # where the part is
+    cover: Float[Tensor, "h w"],       # the shape of one of the two places, in [0, 1]
     rows: tuple[slice, slice],         # of the shape's place, and of the other one
     columns: tuple[slice, slice],      # likewise
-) -> Float[Tensor, 'h w']:             # the change of both places
+) -> Float[Tensor, "h w"]:             # the change of both places
     "The pixels of two places exchanged, where both lie on the part."
     here, there = zip(rows, columns)
     weight = cover[here] * allowed[here] * allowed[there]
@@ -272,8 +272,8 @@ def _exchange_one(
 # %% ../nbs/api/12_contents.ipynb #510ae9cc
 def exchange(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n h w'],      # the shape of one of the two places, in [0, 1]
-) -> Float[Tensor, 'n a b']:            # the change of both places, already under its cover
+    cover: Float[Tensor, "n h w"],      # the shape of one of the two places, in [0, 1]
+) -> Float[Tensor, "n a b"]:            # the change of both places, already under its cover
     "The shape's pixels and those of another place of the part, exchanged."
     image, part = scene.image[:, 0], scene.foreground.float()
     middle = centre(cover, scene.rows, scene.columns)
@@ -289,32 +289,32 @@ def exchange(
 # %% ../nbs/api/12_contents.ipynb #5fd71cf8
 def blur(
     scene: Scene,                       # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],      # the shape to fill, in [0, 1]
-) -> Float[Tensor, 'n a b']:            # the change at full opacity
+    cover: Float[Tensor, "n a b"],      # the shape to fill, in [0, 1]
+) -> Float[Tensor, "n a b"]:            # the change at full opacity
     "The image out of focus, its details of less than about 6 or 12 pixels gone."
     image, size = scene.sound, scene.sound.shape[1:]
     factor = 4 if uniform(scene.generator, 1) < 0.5 else 2
     small = F.avg_pool2d(soften(image)[:, None], factor, ceil_mode=True, count_include_pad=False)
     small = soften(small[:, 0])[:, None]
-    blurred = F.interpolate(small, size=size, mode='bilinear', align_corners=False)
+    blurred = F.interpolate(small, size=size, mode="bilinear", align_corners=False)
     return blurred[:, 0] - image
 
 # %% ../nbs/api/12_contents.ipynb #e4a43abd
 def _between_pixels(
-    images: Float[Tensor, 'n 1 h w'],
-    rows: Float[Tensor, 'n a b'],      # where to look, in pixels
-    columns: Float[Tensor, 'n a b'],   # where to look, in pixels
-) -> Float[Tensor, 'n a b']:
+    images: Float[Tensor, "n 1 h w"],
+    rows: Float[Tensor, "n a b"],      # where to look, in pixels
+    columns: Float[Tensor, "n a b"],   # where to look, in pixels
+) -> Float[Tensor, "n a b"]:
     "Images at places between their pixels, interpolated; beyond their edges they go on mirrored."
     h, w = images.shape[2:]
     grid = torch.stack([columns * (2 / (w - 1)) - 1, rows * (2 / (h - 1)) - 1], dim=3)
-    return F.grid_sample(images, grid, padding_mode='reflection', align_corners=True)[:, 0]
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=True)[:, 0]
 
 # %% ../nbs/api/12_contents.ipynb #e1e61554
 def _from_middle(
     scene: Scene,
-    cover: Float[Tensor, 'n a b'],
-) -> tuple[Float[Tensor, 'n a 1'], Float[Tensor, 'n 1 b'], Float[Tensor, 'n 1 1']]:  # rows, columns, radius, in pixels
+    cover: Float[Tensor, "n a b"],
+) -> tuple[Float[Tensor, "n a 1"], Float[Tensor, "n 1 b"], Float[Tensor, "n 1 1"]]:  # rows, columns, radius, in pixels
     "Where each row and column of the boxes lies from a cover's middle, and the radius of a disc of its area."
     middle = centre(cover, scene.rows, scene.columns)
     rows, columns = scene.rows - middle[:, :1], scene.columns - middle[:, 1:]
@@ -323,19 +323,19 @@ def _from_middle(
 
 # %% ../nbs/api/12_contents.ipynb #a25227ec
 def _hill(
-    y: Float[Tensor, 'n a 1'],         # from the middle, in pixels
-    x: Float[Tensor, 'n 1 b'],         # from the middle, in pixels
-    radius: Float[Tensor, 'n 1 1'],    # in pixels
-) -> Float[Tensor, 'n a b']:
+    y: Float[Tensor, "n a 1"],         # from the middle, in pixels
+    x: Float[Tensor, "n 1 b"],         # from the middle, in pixels
+    radius: Float[Tensor, "n 1 1"],    # in pixels
+) -> Float[Tensor, "n a b"]:
     "1 in the middle, falling smoothly to 0 at one and a half radii."
     return (1 - (y ** 2 + x ** 2) / (1.5 * radius) ** 2).clamp(min=0) ** 2
 
 # %% ../nbs/api/12_contents.ipynb #afa690e0
 def bend(
     scene: Scene,                          # the images and their surroundings
-    cover: Float[Tensor, 'n a b'],         # the shape to fill, in [0, 1]
+    cover: Float[Tensor, "n a b"],         # the shape to fill, in [0, 1]
     radial: bool = False,                  # towards or away from the middle, or along one direction
-) -> Float[Tensor, 'n a b']:               # the change at full opacity
+) -> Float[Tensor, "n a b"]:               # the change at full opacity
     "The image displaced inside the shape, by up to two fifths of its width."
     rows, columns = scene.rows[:, :, None], scene.columns[:, None, :]
     y, x, radius = _from_middle(scene, cover)

@@ -16,7 +16,7 @@ from scipy import ndimage
 def frame_of(
     size: tuple[int, int],           # (height, width), in pixels
     share: float = 0.03,             # width of the frame, in terms of the shorter side; at least 2 pixels
-) -> Bool[np.ndarray, 'h w']:        # True on the frame
+) -> Bool[np.ndarray, "h w"]:        # True on the frame
     "The outermost pixels of an image."
     width = max(2, round(share * min(size)))
     frame = np.ones(size, bool)
@@ -25,8 +25,8 @@ def frame_of(
 
 # %% ../nbs/api/08_foreground.ipynb #8195119f
 def unlike_frame(
-    images: UInt[np.ndarray, 'n h w'],  # 8 or 16 bit
-) -> Float[np.ndarray, 'n h w']:        # float32, in [0, 1] of the full gray range
+    images: UInt[np.ndarray, "n h w"],  # 8 or 16 bit
+) -> Float[np.ndarray, "n h w"]:        # float32, in [0, 1] of the full gray range
     "Difference of each pixel, lightly smoothed, from the median of its own image's frame."
     gray = images.astype(np.float32) / np.iinfo(images.dtype).max
     level = np.median(gray[:, frame_of(images.shape[1:])], axis=1)
@@ -34,9 +34,9 @@ def unlike_frame(
 
 # %% ../nbs/api/08_foreground.ipynb #0db537b8
 def _between_classes(
-    share: Float[np.ndarray, 'b'],    # of the values in each bin
-    centres: Float[np.ndarray, 'b'],  # value of each bin
-) -> Float[np.ndarray, 'b']:          # 0 where one of the classes is empty
+    share: Float[np.ndarray, "b"],    # of the values in each bin
+    centres: Float[np.ndarray, "b"],  # value of each bin
+) -> Float[np.ndarray, "b"]:          # 0 where one of the classes is empty
     "The variance between two classes that part above each bin. Source: Otsu 1979, eq. 18."
     below, total = share.cumsum(), (share * centres).sum()
     split = below * (1 - below)
@@ -45,7 +45,7 @@ def _between_classes(
 
 # %% ../nbs/api/08_foreground.ipynb #52fe044d
 def otsu(
-    values: Float[np.ndarray, '...'],  # in [0, 1]
+    values: Float[np.ndarray, "..."],  # in [0, 1]
 ) -> tuple[float, float]:              # the threshold, and the share of the variance between the classes, in [0, 1]
     "The level that parts values in two classes, and how well it does. Source: Otsu 1979, eq. 12 and 18."
     counts, edges = np.histogram(values, bins=256, range=(0, 1))
@@ -59,8 +59,8 @@ def otsu(
 
 # %% ../nbs/api/08_foreground.ipynb #d2a7c667
 def _main_pieces(
-    mask: Bool[np.ndarray, 'h w'],   # any
-) -> Bool[np.ndarray, 'h w']:        # without small pieces, and without those at the frame if the largest is not there
+    mask: Bool[np.ndarray, "h w"],   # any
+) -> Bool[np.ndarray, "h w"]:        # without small pieces, and without those at the frame if the largest is not there
     "The pieces of a mask that are a part."
     pieces, count = ndimage.label(mask)
     if not count: return mask
@@ -72,9 +72,9 @@ def _main_pieces(
 
 # %% ../nbs/api/08_foreground.ipynb #bcf790c8
 def clean_mask(
-    rough: Bool[np.ndarray, 'h w'],   # True where a pixel looks like the part
+    rough: Bool[np.ndarray, "h w"],   # True where a pixel looks like the part
     grain: float = 0.015,             # what is thinner than twice this, in terms of the shorter side, is no part
-) -> Bool[np.ndarray, 'h w']:         # True on the part
+) -> Bool[np.ndarray, "h w"]:         # True on the part
     "The larger pieces of a rough mask, filled, with a margin around them."
     radius = max(1, round(grain * min(rough.shape)))
     disc = np.hypot(*np.ogrid[-radius:radius + 1, -radius:radius + 1]) <= radius
@@ -98,12 +98,12 @@ class Foreground:
     inner_share: float                      # share of the inside above the threshold
     grain: float                            # half the least width of a part; 1 is the shorter side
     alignment: float                        # share of the variance the median image explains
-    common: Bool[np.ndarray, 'h w'] | None  # the one mask of an aligned object or of a texture
+    common: Bool[np.ndarray, "h w"] | None  # the one mask of an aligned object or of a texture
 
     def masks(
         self,
-        images: UInt[np.ndarray, 'n h w'],   # 8 or 16 bit, of the size that was fitted
-    ) -> Bool[np.ndarray, 'n h w']:          # True on the part
+        images: UInt[np.ndarray, "n h w"],   # 8 or 16 bit, of the size that was fitted
+    ) -> Bool[np.ndarray, "n h w"]:          # True on the part
         "The part in each image; all of an image in which none is found."
         if self.common is not None: return np.broadcast_to(self.common, images.shape)
         rough = unlike_frame(images) > self.threshold
@@ -111,9 +111,9 @@ class Foreground:
         return masks | ~masks.any(axis=(1, 2), keepdims=True)
 
     def __str__(self):
-        where = 'in the same place' if self.aligned else 'not in the same place'
+        where = "in the same place" if self.aligned else "not in the same place"
         decision = f"object: a part on a background, {where} in all images"
-        if self.kind == 'texture': decision = "texture: the material fills the image"
+        if self.kind == "texture": decision = "texture: the material fills the image"
         return (f"{decision} (unlike the image's border are {self.inner_share:.0%} of the inside "
                 f"and {self.frame_share:.0%} of the border itself; "
                 f"part and background separate to {self.separation:.2f}, objects above {_OBJECT_SEPARATION:.2f}; "
@@ -121,7 +121,7 @@ class Foreground:
 
 # %% ../nbs/api/08_foreground.ipynb #ab7547ab
 def _alignment(
-    images: UInt[np.ndarray, 'n h w'],  # 8 or 16 bit
+    images: UInt[np.ndarray, "n h w"],  # 8 or 16 bit
 ) -> float:                             # 1: all images are equal; 0 for fewer than 8, which cannot tell
     "The share of the variance that the median image explains."
     if len(images) < 8: return 0.0
@@ -130,9 +130,9 @@ def _alignment(
 
 # %% ../nbs/api/08_foreground.ipynb #5db92e21
 def _common_mask(
-    difference: Float[np.ndarray, 'n h w'],  # from the frame
+    difference: Float[np.ndarray, "n h w"],  # from the frame
     grain: float,                            # of `clean_mask`
-) -> Bool[np.ndarray, 'h w']:                # all True where none is found
+) -> Bool[np.ndarray, "h w"]:                # all True where none is found
     "One mask for all images of an aligned part."
     # the root of the mean square sees what differs in all images, and what differs in some
     usual = np.sqrt((difference ** 2).mean(axis=0))
@@ -141,7 +141,7 @@ def _common_mask(
 
 # %% ../nbs/api/08_foreground.ipynb #00c5b932
 def _shares_above(
-    difference: Float[np.ndarray, 'n h w'],  # from the frame
+    difference: Float[np.ndarray, "n h w"],  # from the frame
     threshold: float,                        # in [0, 1]
 ) -> tuple[float, float]:                    # of the frame, of the inside
     "Which share of the pixels differs by more than the threshold."
@@ -152,37 +152,37 @@ def _shares_above(
 def _kind_of(separation: float, frame_share: float, inner_share: float) -> str:
     "An object has two heaps, and less of the part on the frame than inside; all else is a texture."
     two_heaps = separation > _OBJECT_SEPARATION
-    return 'object' if two_heaps and frame_share < 0.6 * inner_share else 'texture'
+    return "object" if two_heaps and frame_share < 0.6 * inner_share else "texture"
 
 # %% ../nbs/api/08_foreground.ipynb #5d805827
 def fit_foreground(
-    images: UInt[np.ndarray, 'n h w'],   # normal images, 8 or 16 bit; some tens are enough
-    kind: str = 'auto',                  # 'auto', 'texture' or 'object'
+    images: UInt[np.ndarray, "n h w"],   # normal images, 8 or 16 bit; some tens are enough
+    kind: str = "auto",                  # 'auto', 'texture' or 'object'
     most: int = 64,                      # images that are looked at, evenly spaced
 ) -> Foreground:                         # the decision and its grounds
     "Decide from normal images where the part is."
-    if kind not in ('auto', 'texture', 'object'):
+    if kind not in ("auto", "texture", "object"):
         raise ValueError(f"fit_foreground: kind must be auto, texture or object, got {kind!r}")
     if not len(images): raise ValueError("fit_foreground: at least one image is needed, got none")
     images = np.asarray(images[::-(-len(images) // most)])
     difference = unlike_frame(images)
     threshold, separation = otsu(difference)
     frame_share, inner_share = _shares_above(difference, threshold)
-    if kind == 'auto': kind = _kind_of(separation, frame_share, inner_share)
+    if kind == "auto": kind = _kind_of(separation, frame_share, inner_share)
     grain = 0.015 if frame_share < 0.05 else 0.03  # coarser where the background has a pattern
     alignment = _alignment(images)
-    aligned, common = kind == 'object' and alignment > _ALIGNED, None
-    if kind == 'texture': common = np.ones(images.shape[1:], bool)
+    aligned, common = kind == "object" and alignment > _ALIGNED, None
+    if kind == "texture": common = np.ones(images.shape[1:], bool)
     if aligned: common = _common_mask(difference, grain)
     return Foreground(kind, aligned, threshold, separation,
                       frame_share, inner_share, grain, alignment, common)
 
 # %% ../nbs/api/08_foreground.ipynb #91a8f4d4
 def find_foreground(
-    images: UInt[np.ndarray, 'n h w'],           # normal images, 8 or 16 bit
-    kind: str = 'auto',                          # 'auto', 'texture' or 'object'
-    own: Bool[np.ndarray, '...'] | None = None,  # your region of interest, for all images or for each
-) -> Bool[np.ndarray, '... h w']:                # (h, w) for all images, or (n, h, w)
+    images: UInt[np.ndarray, "n h w"],           # normal images, 8 or 16 bit
+    kind: str = "auto",                          # 'auto', 'texture' or 'object'
+    own: Bool[np.ndarray, "..."] | None = None,  # your region of interest, for all images or for each
+) -> Bool[np.ndarray, "... h w"]:                # (h, w) for all images, or (n, h, w)
     "True on the part: found in the images, or given by the user."
     if own is not None:
         if own.shape not in (images.shape, images.shape[1:]):

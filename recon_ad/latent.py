@@ -23,7 +23,8 @@ def to_image_size(
     stride: int,                        # image pixels per feature
 ) -> Float[Tensor, "n H W"]:
     "The map of one level, bilinearly enlarged to the image; what belongs to the padding is cut off."
-    enlarged = F.interpolate(level_map[:, None], scale_factor=stride, mode="bilinear", align_corners=False)
+    one_channel = level_map[:, None]
+    enlarged = F.interpolate(one_channel, scale_factor=stride, mode="bilinear", align_corners=False)
     return enlarged[:, 0, :size[0], :size[1]]
 
 # %% ../nbs/api/60_latent.ipynb #4ae41173
@@ -65,7 +66,8 @@ class LatentDistance(nn.Module):
         size, total = tuple(seen.image.shape[-2:]), 0
         for level in self.chosen(seen):
             ours, theirs = seen.features[level].float(), seen.features_reconstruction[level].float()
-            spread = getattr(self, f"spread_{level}").clamp(min=1e-6)  # a dead channel never differs
+            # a dead channel never differs
+            spread = getattr(self, f"spread_{level}").clamp(min=1e-6)
             weight = spread.square().reciprocal() / len(spread)
             distance = torch.einsum("nchw,c->nhw", (ours - theirs).square_(), weight)
             total = total + to_image_size(distance, size, feature_stride(ours, size))

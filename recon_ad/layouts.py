@@ -71,14 +71,14 @@ class Layout:
     by_folder: bool = False    # whether a folder then stays on one side
 
 # %% ../nbs/api/01_layouts.ipynb #b6e5fd85
-NORMAL_NAMES = ('good', 'normal', 'ok')  # of folders and labels, in any case
+NORMAL_NAMES = ("good", "normal", "ok")  # of folders and labels, in any case
 
 # %% ../nbs/api/01_layouts.ipynb #9bf09ffc
 # of folders, in any case
-DEFECT_NAMES = ('bad', 'defective', 'defect', 'ng', 'nok', 'anomaly', 'anomalous', 'abnormal')
+DEFECT_NAMES = ("bad", "defective", "defect", "ng", "nok", "anomaly", "anomalous", "abnormal")
 
 # %% ../nbs/api/01_layouts.ipynb #881851ec
-MASK_FOLDERS = ('ground_truth', 'masks', 'mask')  # in any case
+MASK_FOLDERS = ("ground_truth", "masks", "mask")  # in any case
 
 # %% ../nbs/api/01_layouts.ipynb #08f0acad
 def _folders(root: Path) -> list[Path]:

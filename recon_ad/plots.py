@@ -460,7 +460,7 @@ def _describe_threshold(
     alarms = _is_alarm(scores, threshold)
     missed, false_alarms = (labels & ~alarms).sum(), (~labels & alarms).sum()
     return (f"The threshold misses {missed} of {labels.sum()} defects"
-            f" and alarms on {false_alarms} of {(~labels).sum()} good images")
+            f" and alarms on {false_alarms} of {(~labels).sum()} normal images")
 
 # %% ../nbs/api/05_plots.ipynb #68e2b72a
 def _draw_counts(
@@ -472,9 +472,10 @@ def _draw_counts(
     "A histogram of each kind of image, in the same bins."
     edges = np.histogram_bin_edges(scores, bins)
     look = {"alpha": 0.6, "edgecolor": "white", "linewidth": 0.4}
-    for which, name, colour in ((~labels, "good", "blue"), (labels, "defective", "orange")):
+    for which, name, colour in ((~labels, "normal", "blue"), (labels, "defective", "orange")):
         if not which.any(): continue
-        axes.hist(scores[which], edges, color=PALETTE[colour], label=f"{name} ({which.sum()})", **look)
+        label = f"{name} ({which.sum()})"
+        axes.hist(scores[which], edges, color=PALETTE[colour], label=label, **look)
 
 # %% ../nbs/api/05_plots.ipynb #e0bdbc25
 def plot_score_histogram(
@@ -531,7 +532,7 @@ def _draw_rows(
     runs: pd.DataFrame,  # those of one panel
     row: str,            # the column that tells the rows apart
     names: list,         # of all rows, those without a run too
-    figure: str,         # the column to draw
+    metric: str,         # the column to draw
     shortcut: bool,      # draw the shortcut as well
     scale: float | int,  # of what is drawn
 ) -> None:
@@ -540,7 +541,7 @@ def _draw_rows(
     for place, (name, colour) in enumerate(zip(names, colours)):
         own = runs[runs[row] == name]
         line = scale * own["shortcut.image_auroc"].iloc[0] if shortcut and len(own) else None
-        _draw_runs(axes, place, scale * own[figure], colour, line)
+        _draw_runs(axes, place, scale * own[metric], colour, line)
     axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
     axes.set_yticklabels(names)
     axes.locator_params(axis="x", nbins=5)
@@ -555,10 +556,10 @@ def _study_grid(panels: int, rows: int) -> tuple[Figure, np.ndarray]:
 
 # %% ../nbs/api/05_plots.ipynb #d380e364
 def plot_study(
-    frame: pd.DataFrame,         # one row a run: data, variant, the figure, shortcut.image_auroc
-    figure: str,                 # the column to draw, such as fused.image_auroc
+    frame: pd.DataFrame,         # one row a run: data, variant, the metric, shortcut.image_auroc
+    metric: str,                 # the column to draw, such as fused.image_auroc
     title: str = "",             # the finding
-    xlabel: str = "",            # the figure's name and unit; empty: the column's name
+    xlabel: str = "",            # the metric's name and unit; empty: the column's name
     shortcut: bool = False,      # draw the line of the strongest shortcut; for image AUROC
     scale: float | int = 100,    # fractions are drawn in percent; 1 for what is none, such as dB
     xlim: tuple | None = None,   # (low, high) of all panels, as drawn; None: as wide as the values
@@ -571,10 +572,10 @@ def plot_study(
     with recon_ad_style():
         drawing, grid = _study_grid(len(heads), len(names))
         for axes, head in zip(grid, heads):
-            _draw_rows(axes, frame[frame[panel] == head], row, names, figure, shortcut, scale)
+            _draw_rows(axes, frame[frame[panel] == head], row, names, metric, shortcut, scale)
             axes.set_title(head)
         if xlim: grid[0].set_xlim(xlim)
         marks = "a dot: one run; a bar: their mean"
         if shortcut: marks += "; dashed: the shortcut"
-        drawing.supxlabel(f"{xlabel or figure}   ({marks})", fontsize=8)
+        drawing.supxlabel(f"{xlabel or metric}   ({marks})", fontsize=8)
         return _close(drawing, title)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Arrays', 'PIECE', 'to_array', 'Ranking', 'rank_scores', 'area_under_roc', 'average_precision', 'best_f1',
-           'find_regions', 'area_under_pro', 'count_above', 'PixelOrder', 'order_defects', 'make_pieces',
-           'order_pixels', 'read_ranking', 'thin_curve', 'roc_curve', 'pr_curve', 'pro_curve', 'ordered_bits']
+           'find_regions', 'area_under_pro', 'PixelOrder', 'order_pixels', 'read_ranking', 'roc_curve', 'pr_curve',
+           'pro_curve', 'ordered_bits']
 
 # %% ../nbs/api/68_ranking.ipynb #fd70d60a
 from collections.abc import Sequence
@@ -144,12 +144,13 @@ def area_under_pro(
     return np.where(defined, np.clip(area, 0, 1), np.nan)
 
 # %% ../nbs/api/68_ranking.ipynb #5f01f139
-def count_above(
+def _count_above(
     maps: list[np.ndarray],  # a piece of the test set: float maps of any shape
     levels: Float[np.ndarray, "u"],  # ascending distinct scores
 ) -> tuple[Integer[np.ndarray, "u"], Integer[np.ndarray, "u"]]:  # pixels above each level, pixels equal to it
     "How many pixels lie above each level and how many on it."
-    pixels = np.concatenate([values.ravel() for values in maps], dtype=levels.dtype, casting="same_kind")
+    flat = [values.ravel() for values in maps]
+    pixels = np.concatenate(flat, dtype=levels.dtype, casting="same_kind")
     pixels.sort()
     first = np.searchsorted(pixels, levels)
     last = first.copy()
@@ -196,7 +197,7 @@ def _level_of(
     return scores[new], np.cumsum(new, dtype=np.int32) - 1
 
 # %% ../nbs/api/68_ranking.ipynb #272a5993
-def order_defects(
+def _order_defects(
     masks: list[Bool[np.ndarray, "_ _"]],  # True where anomalous
     maps: list[Float[np.ndarray, "_ _"]],  # finite scores; higher is more anomalous
 ) -> tuple[np.ndarray, ...]:  # levels, level, region, areas, images: the first five fields of PixelOrder
@@ -214,7 +215,7 @@ def order_defects(
 PIECE = 2**25  # pixels sorted at a time by one thread: 128 MiB of float32
 
 # %% ../nbs/api/68_ranking.ipynb #b9629979
-def make_pieces(
+def _make_pieces(
     sizes: Sequence[int],  # pixels of each image
     groups: Sequence[str],  # group of each image
     piece: int,  # pixels that a piece should not exceed; a larger image stands alone
@@ -242,9 +243,9 @@ def _count_groups(
     tied = {group: np.zeros(levels.size, np.int64) for group in above}
     threads = torch.get_num_threads()
     sizes = [values.size for values in maps]
-    pieces = make_pieces(sizes, groups, min(PIECE, -(-sum(sizes) // threads)))
+    pieces = _make_pieces(sizes, groups, min(PIECE, -(-sum(sizes) // threads)))
     with ThreadPoolExecutor(threads) as pool:
-        count = lambda piece: count_above([maps[image] for image in piece[1]], levels)
+        count = lambda piece: _count_above([maps[image] for image in piece[1]], levels)
         for (group, _), (higher, equal) in zip(pieces, pool.map(count, pieces)):
             above[group] += higher
             tied[group] += equal
@@ -271,7 +272,7 @@ def order_pixels(
 ) -> PixelOrder:  # from which `read_ranking` takes rankings
     "One ordering of all pixels, counted piece by piece on torch.get_num_threads() threads."
     groups = ["all"] * len(maps) if groups is None else list(groups)
-    levels, level, region, areas, images = order_defects(masks, maps)
+    levels, level, region, areas, images = _order_defects(masks, maps)
     above, tied = _count_groups(maps, groups, levels)
     normal = dict.fromkeys(groups, 0)
     for group, values in zip(groups, maps): normal[group] += values.size
@@ -338,7 +339,7 @@ def read_ranking(
     )
 
 # %% ../nbs/api/68_ranking.ipynb #751e643a
-def thin_curve(
+def _thin_curve(
     x: Float[np.ndarray, "l"],  # any monotone coordinate
     y: Float[np.ndarray, "l"],  # the other one
     points: int = 500,  # how many to keep at most
@@ -366,7 +367,7 @@ def roc_curve(
     Float[np.ndarray, "m"],  # share of anomalous members detected
 ]:
     "False and true positive rate at falling thresholds."
-    return thin_curve(_rates(ranking.normal), _rates(ranking.anomalous), points)
+    return _thin_curve(_rates(ranking.normal), _rates(ranking.anomalous), points)
 
 # %% ../nbs/api/68_ranking.ipynb #2b2ecbd8
 def pr_curve(
@@ -376,7 +377,7 @@ def pr_curve(
     "Recall and precision at falling thresholds; draw it as steps, as average precision sums it."
     found, detected = ranking.anomalous.cumsum(), (ranking.anomalous + ranking.normal).cumsum()
     there = np.flatnonzero(detected)
-    return thin_curve(found[there] / found[-1], found[there] / detected[there], points)
+    return _thin_curve(found[there] / found[-1], found[there] / detected[there], points)
 
 # %% ../nbs/api/68_ranking.ipynb #4b412ff0
 def pro_curve(
@@ -387,7 +388,7 @@ def pro_curve(
     Float[np.ndarray, "m"],  # mean detected share of a region
 ]:
     "False positive rate and per-region overlap at falling thresholds."
-    return thin_curve(_rates(ranking.normal), _rates(ranking.overlap), points)
+    return _thin_curve(_rates(ranking.normal), _rates(ranking.overlap), points)
 
 # %% ../nbs/api/68_ranking.ipynb #2d0c3507
 def ordered_bits(

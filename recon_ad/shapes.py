@@ -23,7 +23,7 @@ def uniform(
     *shape: int,           # the size of the result
     low: float = 0.0,      # lowest value
     high: float = 1.0,     # bound that is never reached
-) -> Float[Tensor, '...']: # float32, on the generator's device
+) -> Float[Tensor, "..."]: # float32, on the generator's device
     "Numbers spread evenly between `low` and `high`."
     return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator)
 
@@ -33,16 +33,16 @@ def log_uniform(
     *shape: int,           # the size of the result
     low: float,            # lowest value, above 0
     high: float,           # highest value
-) -> Float[Tensor, '...']: # float32, on the generator's device
+) -> Float[Tensor, "..."]: # float32, on the generator's device
     "Numbers whose logarithm is spread evenly between those of `low` and `high`."
     exponent = uniform(generator, *shape, low=math.log(low), high=math.log(high))
     return exponent.exp_().clamp_(low, high)
 
 # %% ../nbs/api/10_shapes.ipynb #035f6dde
 def _draw(
-    weights: Shaped[Tensor, 'n k'],  # not negative, any scale
+    weights: Shaped[Tensor, "n k"],  # not negative, any scale
     generator: Generator,            # the one source of chance
-) -> Int[Tensor, 'n']:
+) -> Int[Tensor, "n"]:
     "One of the k entries of each row, as often as its share of the row says."
     # the greatest of weights over exponential noise, as torch.multinomial does it after its checks
     noise = torch.empty(weights.shape, device=weights.device).exponential_(generator=generator)
@@ -50,9 +50,9 @@ def _draw(
 
 # %% ../nbs/api/10_shapes.ipynb #c43ca568
 def pick_places(
-    foreground: Bool[Tensor, 'n h w'], # where damage may lie
+    foreground: Bool[Tensor, "n h w"], # where damage may lie
     generator: Generator,              # the one source of chance
-) -> Float[Tensor, 'n 2']:             # row and column, in pixels
+) -> Float[Tensor, "n 2"]:             # row and column, in pixels
     "One foreground pixel of each image, all equally likely; any pixel where an image has no foreground."
     row = _draw(foreground.sum(2, dtype=torch.int32), generator)
     column = _draw(torch.stack([one[k] for one, k in zip(foreground, row.tolist())]), generator)
@@ -79,19 +79,19 @@ class Boxes(NamedTuple):
         columns = (slice(left, left + wide, step) for left in self.left)
         return list(zip(rows, columns))
 
-    def places(self, axis: int, device: torch.device | None = None) -> Int[Tensor, 'n side']:
+    def places(self, axis: int, device: torch.device | None = None) -> Int[Tensor, "n side"]:
         "The numbers of these rows (axis 0) or columns (axis 1)."
         bounds = [(span[axis].start, span[axis].stop) for span in self.spans()]
         return torch.stack([torch.arange(*bound, self.step, device=device) for bound in bounds])
 
-    def cut(self, images: Shaped[Tensor, 'n h w']) -> Shaped[Tensor, 'n height width']:
+    def cut(self, images: Shaped[Tensor, "n h w"]) -> Shaped[Tensor, "n height width"]:
         "What lies in the windows."
         return torch.stack([image[span] for image, span in zip(images, self.spans())])
 
     def put(
         self,
-        parts: Shaped[Tensor, 'n height width'],
-        images: Shaped[Tensor, 'n h w'] | list[Shaped[Tensor, 'h w']],  # changed in place
+        parts: Shaped[Tensor, "n height width"],
+        images: Shaped[Tensor, "n h w"] | list[Shaped[Tensor, "h w"]],  # changed in place
     ):
         "The same images, with these parts in their windows."
         for part, image, span in zip(parts, images, self.spans()): image[span] = part
@@ -114,7 +114,7 @@ def _stretches(
 
 # %% ../nbs/api/10_shapes.ipynb #46fb73e4
 def boxes_around(
-    cover: Float[Tensor, 'n h w'],  # above 0 on what the boxes shall hold; where it is nowhere, the box holds any place
+    cover: Float[Tensor, "n h w"],  # above 0 on what the boxes shall hold; where it is nowhere, the box holds any place
     margin: int = 1,                # pixels around it, as far as the image goes
     multiple: int = 1,              # edges of the box lie on multiples of so many pixels, or of the image
 ) -> Boxes:                         # the smallest that fit all images
@@ -125,7 +125,7 @@ def boxes_around(
     return Boxes(top, left, height, width)
 
 # %% ../nbs/api/10_shapes.ipynb #d79520de
-Field = Callable[[Boxes], Float[Tensor, 'n a b']]  # the values in the boxes
+Field = Callable[[Boxes], Float[Tensor, "n a b"]]  # the values in the boxes
 
 # %% ../nbs/api/10_shapes.ipynb #80b4aefa
 @lru_cache(maxsize=32)
@@ -134,32 +134,32 @@ def enlargement(
     new: int,                   # how many there shall be; the first and the last stay where they are
     mode: str,                  # 'bicubic' or 'bilinear'
     device: torch.device,       # where the result lies
-) -> Float[Tensor, 'new old']:  # each row sums to 1
+) -> Float[Tensor, "new old"]:  # each row sums to 1
     "The matrix that enlarges one axis."
     unchanged = torch.eye(old, device=device)[None, None]
     return F.interpolate(unchanged, size=(new, old), mode=mode, align_corners=True)[0, 0]
 
 # %% ../nbs/api/10_shapes.ipynb #d8a8a11d
 def _add_octave(
-    coarse: Float[Tensor, 'n a b'],  # the octaves so far
-    fresh: Float[Tensor, 'n c d'],   # the next one, finer, of spread 1
+    coarse: Float[Tensor, "n a b"],  # the octaves so far
+    fresh: Float[Tensor, "n c d"],   # the next one, finer, of spread 1
     strength: float,                 # of the next one
-) -> Float[Tensor, 'n c d']:
+) -> Float[Tensor, "n c d"]:
     "The octaves so far, enlarged, and the next one."
     matrices = []
     for old, new in zip(coarse.shape[1:], fresh.shape[1:]):
-        matrices.append(enlargement(old, new, 'bicubic', fresh.device).expand(len(fresh), -1, -1))
+        matrices.append(enlargement(old, new, "bicubic", fresh.device).expand(len(fresh), -1, -1))
     down, across = matrices
     return torch.baddbmm(fresh, torch.bmm(down, coarse), across.mT, beta=strength)
 
 # %% ../nbs/api/10_shapes.ipynb #ccac13b5
 def _to_pixels(
-    lattice: Float[Tensor, 'n a b'],  # numbers spread evenly over the image, its corners included
+    lattice: Float[Tensor, "n a b"],  # numbers spread evenly over the image, its corners included
     size: tuple[int, int],            # (height, width) of the image
 ) -> Field:
     "A lattice as a field: enlarged to pixels where they are asked for."
     lengths = zip(lattice.shape[1:], size)
-    matrices = [enlargement(old, new, 'bilinear', lattice.device) for old, new in lengths]
+    matrices = [enlargement(old, new, "bilinear", lattice.device) for old, new in lengths]
 
     def values(boxes):
         down = torch.stack([matrices[0][rows] for rows, _ in boxes.spans()])
@@ -190,22 +190,22 @@ def fractal_noise(
 
 # %% ../nbs/api/10_shapes.ipynb #5fa4b869
 def soften(
-    cover: Float[Tensor, 'n h w'], # in [0, 1]
+    cover: Float[Tensor, "n h w"], # in [0, 1]
     passes: int = 1,               # each widens the ramp by two pixels
-) -> Float[Tensor, 'n h w']:       # in [0, 1], smoother
+) -> Float[Tensor, "n h w"]:       # in [0, 1], smoother
     "Mean over 3 x 3 pixels, repeated."
     for _ in range(passes):
         # sums of shifted views: several times faster than a pooling window on a CPU
-        wide = F.pad(cover[:, None], (1, 1, 1, 1), mode='replicate')[:, 0]
+        wide = F.pad(cover[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
         tall = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
         cover = (tall[:, :-2] + tall[:, 1:-1] + tall[:, 2:]) / 9
     return cover
 
 # %% ../nbs/api/10_shapes.ipynb #280c8450
 def highest(
-    values: Float[Tensor, 'n p'],    # any
+    values: Float[Tensor, "n p"],    # any
     counts: list[int],               # for each row, from 1
-) -> Float[Tensor, 'n 1 1']:        # one value for each row
+) -> Float[Tensor, "n 1 1"]:        # one value for each row
     "The so-manyth highest value of each row; the lowest if there are not so many."
     ranks = (max(values.shape[1] - count, 0) + 1 for count in counts)
     levels = [row.kthvalue(rank).values for row, rank in zip(values, ranks)]
@@ -217,7 +217,7 @@ OUTSIDE = -1e30  # the value of a field where damage may not lie
 # %% ../nbs/api/10_shapes.ipynb #ceeb8918
 def _boxes_of_highest(
     field: Field,                      # higher is more inside
-    foreground: Bool[Tensor, 'n h w'], # where damage may lie
+    foreground: Bool[Tensor, "n h w"], # where damage may lie
     counts: list[int],                 # pixels wanted in each image
 ) -> Boxes:
     "Where the highest pixels lie, told from every fourth row and column."
@@ -235,9 +235,9 @@ def _boxes_of_highest(
 # %% ../nbs/api/10_shapes.ipynb #0b2f9a25
 def cut_field(
     field: Field,                      # higher is more inside
-    foreground: Bool[Tensor, 'n h w'], # where damage may lie
-    area: Float[Tensor, 'n'],          # share of the image to cover, in (0, 1]
-) -> Float[Tensor, 'n h w']:           # cover: above 0 on exactly these pixels, lower along the edge
+    foreground: Bool[Tensor, "n h w"], # where damage may lie
+    area: Float[Tensor, "n"],          # share of the image to cover, in (0, 1]
+) -> Float[Tensor, "n h w"]:           # cover: above 0 on exactly these pixels, lower along the edge
     "The highest pixels of the foreground, as many as `area` asks for, at least four."
     n, h, w = foreground.shape
     counts = [max(int(pixels), 4) for pixels in (area * (h * w)).tolist()]
@@ -261,10 +261,10 @@ def _turn(angle: float, ratio: float, unit: float) -> tuple[float, float, float,
 
 # %% ../nbs/api/10_shapes.ipynb #db71c25b
 def turned_axes(
-    place: Float[Tensor, 'n 2'],     # row and column of the origin, in pixels
-    angle: Float[Tensor, 'n'],       # of the first axis, in radians
-    ratio: Float[Tensor, 'n'],       # what the first axis is divided by, and the second one multiplied
-    unit: float | Float[Tensor, 'n'] = 1.0,  # length of one, in pixels
+    place: Float[Tensor, "n 2"],     # row and column of the origin, in pixels
+    angle: Float[Tensor, "n"],       # of the first axis, in radians
+    ratio: Float[Tensor, "n"],       # what the first axis is divided by, and the second one multiplied
+    unit: float | Float[Tensor, "n"] = 1.0,  # length of one, in pixels
 ) -> Callable:                       # like a field, but with two values: where each pixel lies along both axes
     "Turned and stretched axes through a place."
     units = torch.as_tensor(unit).expand(len(angle)).tolist()
@@ -280,10 +280,10 @@ def turned_axes(
 
 # %% ../nbs/api/10_shapes.ipynb #29e28897
 def distance_squared(
-    centres: Bool[Tensor, 'n h w'],    # where the centre may lie
+    centres: Bool[Tensor, "n h w"],    # where the centre may lie
     generator: Generator,              # the one source of chance
     stretch: float = 2.0,              # the longest ratio of the axes; 1 gives circles
-    unit: float | Float[Tensor, 'n'] = 1.0, # length of one, in pixels
+    unit: float | Float[Tensor, "n"] = 1.0, # length of one, in pixels
 ) -> Field:                             # in square units, along turned and stretched axes
     "Squared distance from a random pixel of `centres` in each image."
     n, place = len(centres), pick_places(centres, generator)
@@ -298,11 +298,11 @@ def distance_squared(
 
 # %% ../nbs/api/10_shapes.ipynb #77d40bf6
 def blobs(
-    foreground: Bool[Tensor, 'n h w'],            # where damage may lie
-    area: Float[Tensor, 'n'],                     # share of the image to cover
+    foreground: Bool[Tensor, "n h w"],            # where damage may lie
+    area: Float[Tensor, "n"],                     # share of the image to cover
     generator: Generator,                         # the one source of chance
-    centres: Bool[Tensor, 'n h w'] | None = None, # where the middle may lie; None is the foreground
-) -> Float[Tensor, 'n h w']:                      # cover in [0, 1]
+    centres: Bool[Tensor, "n h w"] | None = None, # where the middle may lie; None is the foreground
+) -> Float[Tensor, "n h w"]:                      # cover in [0, 1]
     "Ragged patches: one, or an archipelago."
     n, h, w = foreground.shape
     radius = (area * h * w / math.pi).sqrt()
@@ -315,19 +315,19 @@ def blobs(
 
 # %% ../nbs/api/10_shapes.ipynb #4ee26155
 def chips(
-    foreground: Bool[Tensor, 'n h w'], # where damage may lie
-    area: Float[Tensor, 'n'],          # share of the image to cover
+    foreground: Bool[Tensor, "n h w"], # where damage may lie
+    area: Float[Tensor, "n"],          # share of the image to cover
     generator: Generator,              # the one source of chance
-) -> Float[Tensor, 'n h w']:           # cover in [0, 1]
+) -> Float[Tensor, "n h w"]:           # cover in [0, 1]
     "Blobs on the rim of the part."
     return blobs(foreground, area, generator, foreground & (soften(foreground.float(), 2) < 0.9))
 
 # %% ../nbs/api/10_shapes.ipynb #6f02cfc7
 def spots(
-    foreground: Bool[Tensor, 'n h w'], # where damage may lie
-    area: Float[Tensor, 'n'],          # share of the image to cover
+    foreground: Bool[Tensor, "n h w"], # where damage may lie
+    area: Float[Tensor, "n"],          # share of the image to cover
     generator: Generator,              # the one source of chance
-) -> Float[Tensor, 'n h w']:           # cover in [0, 1]
+) -> Float[Tensor, "n h w"]:           # cover in [0, 1]
     "One to three ellipses of different sizes."
     ellipses = []
     for _ in range(1 + int(uniform(generator, 1, high=3.0))):
@@ -340,12 +340,12 @@ def spots(
 
 # %% ../nbs/api/10_shapes.ipynb #c556872d
 def rectangles(
-    foreground: Bool[Tensor, 'n h w'],          # where damage may lie
-    area: Float[Tensor, 'n'],                   # share of the image to cover
+    foreground: Bool[Tensor, "n h w"],          # where damage may lie
+    area: Float[Tensor, "n"],                   # share of the image to cover
     generator: Generator,                       # the one source of chance
     ratio: tuple[float, float] = (1.0, 5.0),    # least and largest ratio of the sides
     turned: bool = False,                       # at any angle, or along rows and columns
-) -> Float[Tensor, 'n h w']:                    # cover in [0, 1]
+) -> Float[Tensor, "n h w"]:                    # cover in [0, 1]
     "One rectangle."
     n, place = len(area), pick_places(foreground, generator)
     stretch = log_uniform(generator, n, low=ratio[0], high=ratio[1]).sqrt()
@@ -361,7 +361,7 @@ def cell_order(
     size: tuple[int, int],   # (height, width), in pixels
     side: int,               # side of a cell, in pixels
     generator: Generator,    # the one source of chance
-) -> Float[Tensor, 'n h w']: # in [0, 1): the place of each pixel's cell in a random order
+) -> Float[Tensor, "n h w"]: # in [0, 1): the place of each pixel's cell in a random order
     "A random order of the cells of a grid: the k-th of s disjoint sets is `k / s <= order < (k + 1) / s`."
     rows, columns = math.ceil(size[0] / side), math.ceil(size[1] / side)
     order = uniform(generator, count, rows * columns).argsort(1).argsort(1)
@@ -370,11 +370,11 @@ def cell_order(
 
 # %% ../nbs/api/10_shapes.ipynb #2dc7710e
 def cells(
-    foreground: Bool[Tensor, 'n h w'],     # where damage may lie
-    area: Float[Tensor, 'n'],              # share of the image to cover
+    foreground: Bool[Tensor, "n h w"],     # where damage may lie
+    area: Float[Tensor, "n"],              # share of the image to cover
     generator: Generator,                  # the one source of chance
     sides: tuple[int, ...] = (4, 8, 16),   # sides of a cell that are drawn from, in pixels
-) -> Float[Tensor, 'n h w']:               # cover: 0 or 1
+) -> Float[Tensor, "n h w"]:               # cover: 0 or 1
     "Random cells of a grid."
     n, h, w = foreground.shape
     side = sides[int(uniform(generator, 1) * len(sides))]
@@ -386,36 +386,36 @@ def cells(
 
 # %% ../nbs/api/10_shapes.ipynb #7dbed8d2
 def everywhere(
-    foreground: Bool[Tensor, 'n h w'], # where damage may lie
-    area: Float[Tensor, 'n'],          # not used: the whole foreground is covered
+    foreground: Bool[Tensor, "n h w"], # where damage may lie
+    area: Float[Tensor, "n"],          # not used: the whole foreground is covered
     generator: Generator,              # not used
-) -> Float[Tensor, 'n h w']:           # cover: 0 or 1
+) -> Float[Tensor, "n h w"]:           # cover: 0 or 1
     "The whole foreground."
     return foreground.float()
 
 # %% ../nbs/api/10_shapes.ipynb #f69d92a1
 def walk(
-    start: Float[Tensor, 'n 2'],    # row and column of the first point, in pixels
-    angle: Float[Tensor, 'n'],      # first direction, in radians; 0 points along a row
-    length: Float[Tensor, 'n'],     # length of the path, in pixels
+    start: Float[Tensor, "n 2"],    # row and column of the first point, in pixels
+    angle: Float[Tensor, "n"],      # first direction, in radians; 0 points along a row
+    length: Float[Tensor, "n"],     # length of the path, in pixels
     steps: int,                     # points along it
-    turns: Float[Tensor, 'n k'],    # change of direction at each of k knots, in radians
+    turns: Float[Tensor, "n k"],    # change of direction at each of k knots, in radians
     smooth: bool,                   # whether the direction changes evenly between knots, or jumps
-) -> Float[Tensor, 'n steps 2']:    # row and column of each point, in pixels
+) -> Float[Tensor, "n steps 2"]:    # row and column of each point, in pixels
     "The path of a pen whose direction changes on the way."
     knots = turns[:, None]
-    if smooth: turn = F.interpolate(knots.cumsum(2), size=steps, mode='linear', align_corners=True)
-    else: turn = F.interpolate(knots, size=steps, mode='nearest')
+    if smooth: turn = F.interpolate(knots.cumsum(2), size=steps, mode="linear", align_corners=True)
+    else: turn = F.interpolate(knots, size=steps, mode="nearest")
     heading = turn[:, 0] + angle[:, None]
     moves = torch.stack([heading.sin(), heading.cos()], dim=2) * (length / steps)[:, None, None]
     return start[:, None] + moves.cumsum(1)
 
 # %% ../nbs/api/10_shapes.ipynb #26fe48f1
 def _around(
-    place: Float[Tensor, 'n p'],     # rows, or columns, of points, in pixels
+    place: Float[Tensor, "n p"],     # rows, or columns, of points, in pixels
     reach: int,                      # pixels to both sides
     length: int,                     # of the axis
-) -> tuple[Int[Tensor, 'n p k'], Float[Tensor, 'n p k'], Bool[Tensor, 'n p k']]:
+) -> tuple[Int[Tensor, "n p k"], Float[Tensor, "n p k"], Bool[Tensor, "n p k"]]:
     "The pixels near each point along one axis, clamped; their squared distance; and whether they are in the image."
     offset = torch.arange(-reach, reach + 1, device=place.device)
     pixels = place.round().long()[..., None] + offset
@@ -424,10 +424,10 @@ def _around(
 
 # %% ../nbs/api/10_shapes.ipynb #352e70bc
 def _dots(
-    points: Float[Tensor, 'n p 2'],    # row and column of each point, in pixels
-    radius: Float[Tensor, 'n p'],      # half width of the pen there, in pixels
+    points: Float[Tensor, "n p 2"],    # row and column of each point, in pixels
+    radius: Float[Tensor, "n p"],      # half width of the pen there, in pixels
     size: tuple[int, int],             # (height, width) of the image
-) -> tuple[Int[Tensor, 'n p k k'], Float[Tensor, 'n p k k']]: # pixels, counted row by row, and their cover in [0, 1]
+) -> tuple[Int[Tensor, "n p k k"], Float[Tensor, "n p k k"]]: # pixels, counted row by row, and their cover in [0, 1]
     "The round dot that a pen leaves at each point."
     reach = int(radius.max().ceil()) + 1
     rows, down, row_is_inside = _around(points[..., 0], reach, size[0])
@@ -439,22 +439,22 @@ def _dots(
 
 # %% ../nbs/api/10_shapes.ipynb #b08cfc82
 def stamp(
-    points: Float[Tensor, 'n p 2'],    # row and column of each point, in pixels
-    radius: Float[Tensor, 'n p'],      # half width of the pen there, in pixels
+    points: Float[Tensor, "n p 2"],    # row and column of each point, in pixels
+    radius: Float[Tensor, "n p"],      # half width of the pen there, in pixels
     size: tuple[int, int],             # (height, width) of the image
-) -> Float[Tensor, 'n h w']:           # cover in [0, 1], anti-aliased
+) -> Float[Tensor, "n h w"]:           # cover in [0, 1], anti-aliased
     "The pixels under a round pen, each point colouring only its own surroundings."
     pixels, ink = _dots(points, radius, size)
     cover = torch.zeros((len(points), size[0] * size[1]), device=points.device)
-    return cover.scatter_reduce(1, pixels.flatten(1), ink.flatten(1), 'amax').reshape(-1, *size)
+    return cover.scatter_reduce(1, pixels.flatten(1), ink.flatten(1), "amax").reshape(-1, *size)
 
 # %% ../nbs/api/10_shapes.ipynb #0386f43f
 def pen(
-    area: Float[Tensor, 'n'],                # share of the image to cover
+    area: Float[Tensor, "n"],                # share of the image to cover
     size: tuple[int, int],                   # (height, width) of the image
     ratio: tuple[float, float],              # least and largest length of the stroke in terms of its width
     generator: Generator,                    # the one source of chance
-) -> tuple[Float[Tensor, 'n'], Float[Tensor, 'n']]: # length and mean width, in pixels
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]: # length and mean width, in pixels
     "How long and how wide a stroke has to be to cover an area, its anti-aliased fringe of 0.8 pixels counted."
     pixels = (area * size[0] * size[1]).clamp(min=8)
     slenderness = log_uniform(generator, len(area), low=ratio[0], high=ratio[1])
@@ -463,42 +463,42 @@ def pen(
     return length, pixels / length - 0.8
 
 # %% ../nbs/api/10_shapes.ipynb #ee2ffb0c
-def _steps(length: Float[Tensor, 'n'], width: Float[Tensor, 'n']) -> int:
+def _steps(length: Float[Tensor, "n"], width: Float[Tensor, "n"]) -> int:
     "Points along the longest of these strokes, at most a third of its width apart."
     return int((length / (width / 3).clamp(min=0.7)).max().ceil()) + 2
 
 # %% ../nbs/api/10_shapes.ipynb #8ed48460
 def _walk_through(
-    middle: Float[Tensor, 'n 2'],   # row and column of the point halfway, in pixels
-    heading: Float[Tensor, 'n'],    # first direction, in radians
-    length: Float[Tensor, 'n'],     # in pixels
+    middle: Float[Tensor, "n 2"],   # row and column of the point halfway, in pixels
+    heading: Float[Tensor, "n"],    # first direction, in radians
+    length: Float[Tensor, "n"],     # in pixels
     steps: int,                     # points along it
-    turns: Float[Tensor, 'n k'],    # of `walk`
+    turns: Float[Tensor, "n k"],    # of `walk`
     smooth: bool,                   # of `walk`
-) -> Float[Tensor, 'n steps 2']:    # row and column of each point, in pixels
+) -> Float[Tensor, "n steps 2"]:    # row and column of each point, in pixels
     "The path of `walk`, moved so that its middle lies at a place."
     path = walk(middle, heading, length, steps, turns, smooth)
     return path - (path[:, steps // 2] - path[:, 0])[:, None]
 
 # %% ../nbs/api/10_shapes.ipynb #ba52c357
 def _spindle(
-    width: Float[Tensor, 'n'],  # mean width, in pixels
+    width: Float[Tensor, "n"],  # mean width, in pixels
     steps: int,                 # points along the stroke
     taper: float,               # how the width falls to both ends; 0 keeps it
-) -> Float[Tensor, 'n steps']:  # in pixels
+) -> Float[Tensor, "n steps"]:  # in pixels
     "Half the width at each point of a stroke that is tapered to both ends."
     shape = torch.linspace(0.02, math.pi - 0.02, steps, device=width.device).sin() ** taper
     return (width[:, None] / 2 * shape / shape.mean()).clamp(min=0.3)
 
 # %% ../nbs/api/10_shapes.ipynb #495cc8e8
 def strokes(
-    foreground: Bool[Tensor, 'n h w'],          # where damage may lie
-    area: Float[Tensor, 'n'],                   # share of the image to cover
+    foreground: Bool[Tensor, "n h w"],          # where damage may lie
+    area: Float[Tensor, "n"],                   # share of the image to cover
     generator: Generator,                       # the one source of chance
     ratio: tuple[float, float] = (12.0, 120.0), # least and largest length in terms of the width
     bend: float = 0.12,                         # how much the direction wanders, in radians from knot to knot
     taper: float = 0.7,                         # how the width falls to both ends; 0 keeps it
-) -> Float[Tensor, 'n h w']:                    # cover in [0, 1]
+) -> Float[Tensor, "n h w"]:                    # cover in [0, 1]
     "One smooth stroke, tapered to both ends: a scratch, or with more bend and no taper a thread."
     n, h, w = foreground.shape
     length, width = pen(area, (h, w), ratio, generator)
@@ -510,12 +510,12 @@ def strokes(
 
 # %% ../nbs/api/10_shapes.ipynb #e20bb67e
 def _main_crack(
-    foreground: Bool[Tensor, 'n h w'],  # where its middle may lie
-    length: Float[Tensor, 'n'],         # in pixels
+    foreground: Bool[Tensor, "n h w"],  # where its middle may lie
+    length: Float[Tensor, "n"],         # in pixels
     steps: int,                         # points along it
     jerk: float,                        # spread of the direction from knot to knot, in radians
     generator: Generator,               # the one source of chance
-) -> tuple[Float[Tensor, 'n steps 2'], Float[Tensor, 'n']]:  # the points, and the first direction in radians
+) -> tuple[Float[Tensor, "n steps 2"], Float[Tensor, "n"]]:  # the points, and the first direction in radians
     "A path in jerks through a random pixel of each foreground."
     n, knots = len(length), max(4, min(24, steps // 6))
     heading = uniform(generator, n, high=2 * math.pi)
@@ -525,13 +525,13 @@ def _main_crack(
 
 # %% ../nbs/api/10_shapes.ipynb #9030849d
 def _twigs(
-    main: Float[Tensor, 'n steps 2'],  # the main crack
-    root: Int[Tensor, 'n branches'],   # at which of its points each branch begins
-    heading: Float[Tensor, 'n'],       # of the main crack, in radians
-    length: Float[Tensor, 'n branches'], # in pixels
+    main: Float[Tensor, "n steps 2"],  # the main crack
+    root: Int[Tensor, "n branches"],   # at which of its points each branch begins
+    heading: Float[Tensor, "n"],       # of the main crack, in radians
+    length: Float[Tensor, "n branches"], # in pixels
     jerk: float,                       # spread of the direction from knot to knot, in radians
     generator: Generator,              # the one source of chance
-) -> Float[Tensor, 'n points 2']:      # half as many points each as the main crack has
+) -> Float[Tensor, "n points 2"]:      # half as many points each as the main crack has
     "Branches that leave a crack to one side or the other."
     n, branches = root.shape
     side = uniform(generator, n * branches, low=0.4, high=1.2)
@@ -544,10 +544,10 @@ def _twigs(
 
 # %% ../nbs/api/10_shapes.ipynb #3e692f2c
 def _crack_radius(
-    width: Float[Tensor, 'n'],        # mean width of the main crack, in pixels
-    root: Int[Tensor, 'n branches'],  # at which of its points each branch begins
+    width: Float[Tensor, "n"],        # mean width of the main crack, in pixels
+    root: Int[Tensor, "n branches"],  # at which of its points each branch begins
     steps: int,                       # points along it; a branch has half as many
-) -> Float[Tensor, 'n points']:       # of the main crack, then of its branches, in pixels
+) -> Float[Tensor, "n points"]:       # of the main crack, then of its branches, in pixels
     "Half the width at each point: cracks taper, and branches begin thinner than the crack they leave."
     taper = torch.linspace(1.5, 0.5, steps, device=width.device)
     main = (width[:, None] / 2 * taper).clamp(min=0.3)
@@ -557,13 +557,13 @@ def _crack_radius(
 
 # %% ../nbs/api/10_shapes.ipynb #a8bd5d10
 def cracks(
-    foreground: Bool[Tensor, 'n h w'],          # where damage may lie
-    area: Float[Tensor, 'n'],                   # share of the image to cover
+    foreground: Bool[Tensor, "n h w"],          # where damage may lie
+    area: Float[Tensor, "n"],                   # share of the image to cover
     generator: Generator,                       # the one source of chance
     ratio: tuple[float, float] = (20.0, 160.0), # least and largest length in terms of the width
     branches: int = 3,                          # branches that leave the main crack
     jerk: float = 0.5,                          # spread of the direction from knot to knot, in radians
-) -> Float[Tensor, 'n h w']:                    # cover in [0, 1]
+) -> Float[Tensor, "n h w"]:                    # cover in [0, 1]
     "A jagged stroke that branches, tapered towards its tips."
     n, h, w = foreground.shape
     # length of each branch, in terms of the main crack

@@ -28,7 +28,7 @@ from skimage import data as photographs
 STRIP_SIZE = (176, 976)  # (height, width) of a strip, in pixels
 
 # %% ../nbs/api/03_strips.ipynb #a57f9029
-def _unit(array: np.ndarray) -> Float[np.ndarray, 'h w']:
+def _unit(array: np.ndarray) -> Float[np.ndarray, "h w"]:
     "Mean 0, standard deviation 1, float32."
     return ((array - array.mean()) / array.std()).astype(np.float32)
 
@@ -39,11 +39,11 @@ def _long_noise(
     across: float,                  # smoothing along the columns, in pixels
     along: float,                   # smoothing along the rows, in pixels
     step: int,                      # columns from one that is drawn to the next
-) -> Float[np.ndarray, 'h w']:
+) -> Float[np.ndarray, "h w"]:
     "Noise drawn at every `step`-th column, smoothed and filled in linearly: long correlations at little cost."
     columns = size[1] // step + 2
     noise = generator.standard_normal((size[0], columns)).astype(np.float32)
-    noise = gaussian_filter(noise, (across, along / step), mode='wrap')
+    noise = gaussian_filter(noise, (across, along / step), mode="wrap")
     place = np.arange(size[1]) / step
     left, share = place.astype(int), (place % 1).astype(np.float32)
     return _unit(noise[:, left] * (1 - share) + noise[:, left + 1] * share)
@@ -52,7 +52,7 @@ def _long_noise(
 def brushed_texture(
     generator: np.random.Generator,           # source of all chance
     size: tuple[int, int] = STRIP_SIZE,       # (height, width), in pixels
-) -> Float[np.ndarray, 'h w']:                # mean 0, standard deviation 1
+) -> Float[np.ndarray, "h w"]:                # mean 0, standard deviation 1
     "Fine furrows along the rows, and a few deeper ones."
     fine = _long_noise(generator, size, across=0.5, along=30.0, step=8)
     deep = _long_noise(generator, size, across=0.6, along=90.0, step=24)
@@ -60,7 +60,7 @@ def brushed_texture(
 
 # %% ../nbs/api/03_strips.ipynb #b85ac5c3
 @cache
-def _gravel() -> Float[np.ndarray, '256 256']:
+def _gravel() -> Float[np.ndarray, "256 256"]:
     "scikit-image's photograph of gravel at half its size, read once."
     return photographs.gravel().astype(np.float32).reshape(256, 2, 256, 2).mean(axis=(1, 3))
 
@@ -68,14 +68,14 @@ def _gravel() -> Float[np.ndarray, '256 256']:
 def blasted_texture(
     generator: np.random.Generator,           # source of all chance
     size: tuple[int, int] = STRIP_SIZE,       # (height, width), in pixels; at most 256 high
-) -> Float[np.ndarray, 'h w']:                # mean 0, standard deviation 1
+) -> Float[np.ndarray, "h w"]:                # mean 0, standard deviation 1
     "Grain cut from a photograph of gravel at half its size."
     gravel, layers = _gravel(), []
     beyond = max(0, size[1] - 256)
     for _ in range(3):
         tile = np.roll(gravel, generator.integers(0, 256, 2), axis=(0, 1))
         tile = tile[::generator.choice([-1, 1]), ::generator.choice([-1, 1])]
-        wide = np.pad(tile, ((0, 0), (0, beyond)), mode='reflect')
+        wide = np.pad(tile, ((0, 0), (0, beyond)), mode="reflect")
         layers.append(_unit(wide[:size[0], :size[1]]))
     return _unit(sum(layers))
 
@@ -83,10 +83,10 @@ def blasted_texture(
 @dataclass
 class Part:
     "One rail before light falls on it."
-    height: Float[np.ndarray, 'h w']      # surface, in pixels; higher is nearer to the camera
-    marks: Float[np.ndarray, 'h w']       # depth of engraving and punching, in pixels
-    albedo: Float[np.ndarray, 'h w']      # share of light that the surface reflects, in [0, 1]
-    light: Float[np.ndarray, 'h w']       # how bright the lamp is at each place, about 1
+    height: Float[np.ndarray, "h w"]      # surface, in pixels; higher is nearer to the camera
+    marks: Float[np.ndarray, "h w"]       # depth of engraving and punching, in pixels
+    albedo: Float[np.ndarray, "h w"]      # share of light that the surface reflects, in [0, 1]
+    light: Float[np.ndarray, "h w"]       # how bright the lamp is at each place, about 1
     holes: list[tuple[float, float]]      # centres of the holes, (row, column)
     origin: tuple[float, float]           # where the part's corner lies, (row, column)
 
@@ -106,25 +106,25 @@ def _window(
 
 # %% ../nbs/api/03_strips.ipynb #99318226
 _GLYPHS = {  # 5 x 7 dots, one number a row, as punched into metal
-    'R': (30, 17, 17, 30, 20, 18, 17),
-    'A': (14, 17, 17, 31, 17, 17, 17),
-    '-': (0, 0, 0, 31, 0, 0, 0),
-    '0': (14, 17, 19, 21, 25, 17, 14),
-    '7': (31, 1, 2, 4, 8, 8, 8),
+    "R": (30, 17, 17, 30, 20, 18, 17),
+    "A": (14, 17, 17, 31, 17, 17, 17),
+    "-": (0, 0, 0, 31, 0, 0, 0),
+    "0": (14, 17, 19, 21, 25, 17, 14),
+    "7": (31, 1, 2, 4, 8, 8, 8),
 }
 _MATRIX = (682, 845, 614, 921, 566, 873, 742, 793, 654, 1023)  # 10 x 10 dots, one number a row
 
 # %% ../nbs/api/03_strips.ipynb #254b9c2c
-def _dots(rows: tuple[int, ...], width: int) -> Float[np.ndarray, 'n 2']:
+def _dots(rows: tuple[int, ...], width: int) -> Float[np.ndarray, "n 2"]:
     "The (row, column) of every set bit, most significant bit at the left."
     bits = np.array(rows)[:, None] >> np.arange(width)[::-1] & 1
     return np.argwhere(bits).astype(float)
 
 # %% ../nbs/api/03_strips.ipynb #46deff7e
-def _punches() -> Float[np.ndarray, 'n 2']:
+def _punches() -> Float[np.ndarray, "n 2"]:
     "Where the code RA-07 and the dot matrix are punched, (row, column) from the part's corner."
     text = []
-    for place, letter in enumerate('RA-07'):
+    for place, letter in enumerate("RA-07"):
         text.append(_dots(_GLYPHS[letter], 5) * 3.2 + (62, 281 + 20 * place))
     return np.concatenate([*text, _dots(_MATRIX, 10) * 3.6 + (57, 631)])
 
@@ -132,7 +132,7 @@ def _punches() -> Float[np.ndarray, 'n 2']:
 def _scale(
     rows: np.ndarray,        # from the part's upper edge, in pixels
     columns: np.ndarray,     # from its left edge, in pixels
-) -> Float[np.ndarray, 'h w']:
+) -> Float[np.ndarray, "h w"]:
     "Depth of the engraved scale: a tick every 16 pixels, every fifth and tenth longer."
     tick = np.round(columns / 16)
     length = np.where(tick % 10 == 0, 22, np.where(tick % 5 == 0, 17, 11))
@@ -144,7 +144,7 @@ def _scale(
 def _marks(
     origin: tuple[float, float],            # where the part's corner lies
     size: tuple[int, int] = STRIP_SIZE,     # (height, width), in pixels
-) -> Float[np.ndarray, 'h w']:
+) -> Float[np.ndarray, "h w"]:
     "Depth of the engraved scale and of the punched code, in pixels."
     marks = _scale(np.arange(size[0]) - origin[0], np.arange(size[1]) - origin[1])
     for row, column in _punches() + origin:
@@ -156,8 +156,8 @@ def _marks(
 
 # %% ../nbs/api/03_strips.ipynb #99c4b5c2
 def _drill(
-    height: Float[np.ndarray, 'h w'],    # changed in place
-    albedo: Float[np.ndarray, 'h w'],    # changed in place
+    height: Float[np.ndarray, "h w"],    # changed in place
+    albedo: Float[np.ndarray, "h w"],    # changed in place
     hole: tuple[float, float],           # its centre, (row, column) in the frame
     radius: float,                       # in pixels
 ) -> None:
@@ -175,7 +175,7 @@ def _bodies(
     holes: list,              # their centres, (row, column) in the frame
     radius: float,            # of the holes, in pixels
     size: tuple[int, int],    # (height, width) of the frame
-) -> tuple[Float[np.ndarray, 'h w'], Float[np.ndarray, 'h w']]:
+) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
     "Height and albedo of the machined shape."
     edges, heights = [0, 10, 112, 117, 121, 126, 168, 178], [-7, 0, 0, -4, -4, -0.5, -0.5, -7]
     profile = np.interp(rows, edges, heights)
@@ -186,7 +186,7 @@ def _bodies(
     return height, albedo
 
 # %% ../nbs/api/03_strips.ipynb #38da5b56
-def _specks(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.ndarray, 'h w']:
+def _specks(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
     "What every normal part has: dark pores, most in the blasted band, and bright specks; a factor on the albedo."
     factor = np.ones(size, np.float32)
     for _ in range(generator.poisson(34)):
@@ -202,7 +202,7 @@ def _specks(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.n
     return factor
 
 # %% ../nbs/api/03_strips.ipynb #c5459305
-def _lamp(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.ndarray, 'h w']:
+def _lamp(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
     "How bright the lamp is at each place, about 1: another level for each part, and slow changes along it."
     level = np.float32(generator.uniform(0.93, 1.07))
     return level * (1 + 0.05 * _long_noise(generator, size, across=60.0, along=150.0, step=24))
@@ -210,9 +210,9 @@ def _lamp(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.nda
 # %% ../nbs/api/03_strips.ipynb #e9d627e5
 def _roughness(
     generator: np.random.Generator,
-    band: Float[np.ndarray, 'h 1'],   # 1 where the surface is blasted, 0 where it is brushed
+    band: Float[np.ndarray, "h 1"],   # 1 where the surface is blasted, 0 where it is brushed
     size: tuple[int, int],            # (height, width), in pixels
-) -> Float[np.ndarray, 'h w']:
+) -> Float[np.ndarray, "h w"]:
     "Height of the brushed and the blasted surface, in pixels."
     brushed, blasted = brushed_texture(generator, size), blasted_texture(generator, size)
     return 0.16 * brushed * (1 - band) + 0.16 * blasted * band
@@ -234,7 +234,7 @@ def make_part(
     return Part(height, _marks(origin, size), albedo, _lamp(generator, size), holes, origin)
 
 # %% ../nbs/api/03_strips.ipynb #7232f141
-def _brightness(part: Part) -> Float[np.ndarray, 'h w']:
+def _brightness(part: Part) -> Float[np.ndarray, "h w"]:
     "Gray levels without noise, in [0, 255]; the bright end is rounded off, as on film."
     slope_rows, slope_columns = np.gradient(part.height - part.marks)
     lamp = np.float32([-0.42, -0.42, 0.80])
@@ -247,7 +247,7 @@ def _brightness(part: Part) -> Float[np.ndarray, 'h w']:
 def photograph(
     part: Part,                          # what lies under the camera
     generator: np.random.Generator,      # source of the sensor's noise
-) -> UInt[np.ndarray, 'h w']:            # uint8
+) -> UInt[np.ndarray, "h w"]:            # uint8
     "The part as a camera sees it, lit from the upper left."
     brightness = _brightness(part)
     noise = generator.standard_normal(brightness.shape, dtype=np.float32)
@@ -258,14 +258,14 @@ def damage_mask(
     sound: Part,                       # before
     damaged: Part,                     # after
     visible: float = 3.0,              # smallest change that counts, in gray levels of 255
-) -> Bool[np.ndarray, 'h w']:          # True = anomalous
+) -> Bool[np.ndarray, "h w"]:          # True = anomalous
     "Where the damage can be seen; small gaps closed."
     changed = np.abs(_brightness(sound) - _brightness(damaged)) >= visible
     padded = np.pad(changed, 3)  # closing eats at the border
     return binary_closing(padded, np.ones((3, 3)), iterations=2)[3:-3, 3:-3]
 
 # %% ../nbs/api/03_strips.ipynb #9594d92a
-def _dense(points: Float[np.ndarray, 'n 2']) -> Float[np.ndarray, 'm 2']:
+def _dense(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "m 2"]:
     "A line through the points, one point every 0.3 pixels."
     steps = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
     places = np.arange(0, steps[-1], 0.3)
@@ -273,10 +273,10 @@ def _dense(points: Float[np.ndarray, 'n 2']) -> Float[np.ndarray, 'm 2']:
 
 # %% ../nbs/api/03_strips.ipynb #7bbb5ff7
 def _stroke(
-    points: Float[np.ndarray, 'n 2'],   # (row, column), in pixels
+    points: Float[np.ndarray, "n 2"],   # (row, column), in pixels
     width: float,                       # in pixels
     size: tuple[int, int],              # (height, width) of the frame
-) -> Float[np.ndarray, 'h w']:
+) -> Float[np.ndarray, "h w"]:
     "How far each pixel is covered by a line of `width` pixels through the points, in [0, 1]."
     dense, cover = _dense(points), np.zeros(size, np.float32)
     low = np.clip(np.floor(dense.min(0)) - 4, 0, size).astype(int)
@@ -289,7 +289,7 @@ def _stroke(
     return cover
 
 # %% ../nbs/api/03_strips.ipynb #5a3cb972
-def _follow(start: np.ndarray, angles: np.ndarray) -> Float[np.ndarray, 'n 2']:
+def _follow(start: np.ndarray, angles: np.ndarray) -> Float[np.ndarray, "n 2"]:
     "A path from `start` in steps of 3 pixels, each at its angle in radians; 0 points along a row."
     steps = np.stack([np.sin(angles), np.cos(angles)], 1)
     return np.vstack([start, start + 3 * np.cumsum(steps, 0)])
@@ -301,7 +301,7 @@ def _wander(
     angle: float,            # first direction, in radians; 0 points along a row
     length: float,           # in pixels
     bend: float,             # spread of the change of direction at each step, in radians
-) -> Float[np.ndarray, 'n 2']:
+) -> Float[np.ndarray, "n 2"]:
     "A path of steps of 3 pixels that changes its direction a little at every step."
     return _follow(start, angle + np.cumsum(generator.normal(0, bend, max(3, int(length / 3)))))
 
@@ -352,7 +352,7 @@ def add_crack(
 def _from(
     size: tuple[int, int],               # (height, width), in pixels
     place: tuple[float, float],          # (row, column)
-) -> tuple[Float[np.ndarray, 'h w'], Float[np.ndarray, 'h w']]:
+) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
     "How many rows and columns each pixel lies from a place."
     rows, columns = np.mgrid[:size[0], :size[1]].astype(np.float32)
     return rows - place[0], columns - place[1]
@@ -379,13 +379,13 @@ def add_stain(
 def _choose_marks(generator: np.random.Generator) -> tuple[tuple[int, int], tuple[int, int]]:
     "Rows and columns, on the part, of some ticks, a letter of the code or some dots of its matrix."
     left = {
-        'scale': 16 * generator.integers(3, 54) - 6,
-        'text': 278 + 20 * generator.integers(0, 4),
-        'matrix': 628 + 11 * generator.integers(0, 3),
+        "scale": 16 * generator.integers(3, 54) - 6,
+        "text": 278 + 20 * generator.integers(0, 4),
+        "matrix": 628 + 11 * generator.integers(0, 3),
     }
     place = generator.choice(list(left))
-    width = {'scale': 16 * generator.integers(2, 7), 'text': 20, 'matrix': 18}[place]
-    rows = {'scale': (12, 40), 'text': (58, 86), 'matrix': (53, 94)}[place]
+    width = {"scale": 16 * generator.integers(2, 7), "text": 20, "matrix": 18}[place]
+    rows = {"scale": (12, 40), "text": (58, 86), "matrix": (53, 94)}[place]
     start = int(left[place])
     return rows, (start, start + int(width))
 
@@ -418,7 +418,7 @@ def add_dent(
     return replace(part, height=part.height + depth * shape)
 
 # %% ../nbs/api/03_strips.ipynb #b2d58dd4
-def _thread(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.ndarray, 'n 2']:
+def _thread(generator: np.random.Generator, size: tuple[int, int]) -> Float[np.ndarray, "n 2"]:
     "A path that curls: not its direction wanders, but its curvature."
     start = np.array([generator.uniform(40, 140), generator.uniform(60, size[1] - 60)])
     angle, count = generator.uniform(0, 2 * np.pi), int(generator.uniform(15, 45))
@@ -442,8 +442,8 @@ def add_fibre(
 
 # %% ../nbs/api/03_strips.ipynb #90d15eae
 STRIP_DEFECTS = {  # the kinds of defect of the embedded set
-    'crack': add_crack, 'dent': add_dent, 'fibre': add_fibre,
-    'missing_mark': add_missing_mark, 'scratch': add_scratch, 'stain': add_stain,
+    "crack": add_crack, "dent": add_dent, "fibre": add_fibre,
+    "missing_mark": add_missing_mark, "scratch": add_scratch, "stain": add_stain,
 }
 
 # %% ../nbs/api/03_strips.ipynb #145a1f02
@@ -451,7 +451,7 @@ def make_defect(
     kind: str,                          # one of STRIP_DEFECTS
     generator: np.random.Generator,     # source of all chance
     strength: float | None = None,      # in (0, 1]; None: drawn between 0.5 and 1, log-uniform
-) -> tuple[UInt[np.ndarray, 'h w'], Bool[np.ndarray, 'h w']]:  # image (uint8) and mask
+) -> tuple[UInt[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:  # image (uint8) and mask
     "A photographed part with one defect of at least 25 visible pixels, and where it is."
     if kind not in STRIP_DEFECTS:
         raise ValueError(f'make_defect: kind must be one of {", ".join(STRIP_DEFECTS)}, got {kind!r}')
@@ -461,34 +461,34 @@ def make_defect(
         damaged = STRIP_DEFECTS[kind](part, generator, strength)
         mask = damage_mask(part, damaged)
         if mask.sum() >= 25: return photograph(damaged, generator), mask
-    raise ValueError(f'make_defect: strength {strength} is too low for {kind}: '
-                     '50 tries left fewer than 25 visible pixels')
+    raise ValueError(f"make_defect: strength {strength} is too low for {kind}: "
+                     "50 tries left fewer than 25 visible pixels")
 
 # %% ../nbs/api/03_strips.ipynb #a3eb8785
 def _strip_jobs(n_train: int, n_good: int, n_defect: int) -> list[tuple[str, str, int]]:
     "(split, kind, number) of every image; kinds take turns."
     kinds = list(STRIP_DEFECTS)
-    jobs = [('train', 'good', number) for number in range(n_train)]
-    jobs += [('test', 'good', number) for number in range(n_good)]
+    jobs = [("train", "good", number) for number in range(n_train)]
+    jobs += [("test", "good", number) for number in range(n_good)]
     for number in range(n_defect):
-        jobs.append(('test', kinds[number % len(kinds)], number // len(kinds)))
+        jobs.append(("test", kinds[number % len(kinds)], number // len(kinds)))
     return jobs
 
 # %% ../nbs/api/03_strips.ipynb #55e1207f
 def _image_file(folder: Path, split: str, kind: str, number: int) -> Path:
     "Where an image of the set lies."
-    return folder / split / kind / f'{number:03}.png'
+    return folder / split / kind / f"{number:03}.png"
 
 # %% ../nbs/api/03_strips.ipynb #aeb0561d
 def _write_strip(folder: Path, seed: int, split: str, kind: str, number: int) -> None:
     "One image, and its mask where it has one."
-    stream = 0 if split == 'train' else 1 + ['good', *STRIP_DEFECTS].index(kind)
+    stream = 0 if split == "train" else 1 + ["good", *STRIP_DEFECTS].index(kind)
     generator = np.random.default_rng([seed, stream, number])
-    if kind == 'good': image, mask = photograph(make_part(generator), generator), None
+    if kind == "good": image, mask = photograph(make_part(generator), generator), None
     else: image, mask = make_defect(kind, generator)
     files = [(image, _image_file(folder, split, kind, number))]
     if mask is not None:
-        file = folder/'ground_truth'/kind/f'{number:03}_mask.png'
+        file = folder/"ground_truth"/kind/f"{number:03}_mask.png"
         files.append((mask.astype(np.uint8) * 255, file))
     for array, file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -497,12 +497,12 @@ def _write_strip(folder: Path, seed: int, split: str, kind: str, number: int) ->
 # %% ../nbs/api/03_strips.ipynb #911ca631
 def _make_room(folder: Path) -> None:
     "An empty folder, after whatever strip set it holds is removed; other files are not touched."
-    if (folder/'strips.json').is_file():
-        for part in ('train', 'test', 'ground_truth'):
+    if (folder/"strips.json").is_file():
+        for part in ("train", "test", "ground_truth"):
             shutil.rmtree(folder/part, ignore_errors=True)
     elif folder.is_dir() and any(folder.iterdir()):
-        raise ValueError('make_strip_category: folder must be empty or hold a strip set, '
-                         f'{folder} holds other files')
+        raise ValueError("make_strip_category: folder must be empty or hold a strip set, "
+                         f"{folder} holds other files")
     folder.mkdir(parents=True, exist_ok=True)
 
 # %% ../nbs/api/03_strips.ipynb #07971554
@@ -515,15 +515,15 @@ def make_strip_category(
     workers: int | None = None,      # threads; None: one a core, at most 16
 ) -> Path:                           # the folder, in the MVTec AD layout
     "Guide rails of 176 x 976 pixels, with six kinds of defect and masks. Made already, the set is left as it is."
-    folder, counts = Path(folder), {'n_train': n_train, 'n_good': n_good, 'n_defect': n_defect}
+    folder, counts = Path(folder), {"n_train": n_train, "n_good": n_good, "n_defect": n_defect}
     if min(counts.values()) < 0:
-        raise ValueError(f'make_strip_category: counts must be >= 0, got {tuple(counts.values())}')
-    recipe, jobs = folder/'strips.json', _strip_jobs(**counts)
-    wanted = json.dumps({'version': 2, 'seed': seed} | counts)
+        raise ValueError(f"make_strip_category: counts must be >= 0, got {tuple(counts.values())}")
+    recipe, jobs = folder/"strips.json", _strip_jobs(**counts)
+    wanted = json.dumps({"version": 2, "seed": seed} | counts)
     if recipe.is_file() and recipe.read_text() == wanted:
         if all(_image_file(folder, *job).is_file() for job in jobs): return folder
     _make_room(folder)
-    recipe.write_text('{}')  # marks the folder as ours, though not yet whole
+    recipe.write_text("{}")  # marks the folder as ours, though not yet whole
     with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
         for job in [pool.submit(_write_strip, folder, seed, *job) for job in jobs]: job.result()
     recipe.write_text(wanted)

@@ -80,10 +80,10 @@ def study(
 
 # %% ../nbs/api/88_study.ipynb #5f33a0ff
 def _selection_scores(frame: pd.DataFrame) -> list[float]:
-    "What each run would be chosen by; NaN where it was not examined."
-    exams = frame.reindex(columns=["fused.damage_auroc", "fused.damage_aupro"])
-    exams.columns = ["damage_auroc", "damage_aupro"]
-    return [selection_score(row) for row in exams.to_dict("records")]
+    "What each run would be chosen by; NaN where it was not validated."
+    damage = frame.reindex(columns=["fused.damage_auroc", "fused.damage_aupro"])
+    damage.columns = ["damage_auroc", "damage_aupro"]
+    return [selection_score(row) for row in damage.to_dict("records")]
 
 # %% ../nbs/api/88_study.ipynb #67d06a2f
 def run_study(
@@ -101,29 +101,30 @@ def run_study(
 
 # %% ../nbs/api/88_study.ipynb #99d0029b
 def _pick(
-    means: pd.DataFrame,  # one row a variant: selection_score and the figure
-    figure: str,          # the column to judge by
+    means: pd.DataFrame,  # one row a variant: selection_score and the metric
+    metric: str,          # the column to judge by
 ) -> dict[str, object]:   # the variant picked, the best, what they and the median have, how alike both order them
     "What a choice by validation damage was worth on one set."
-    picked, best = means["selection_score"].idxmax(), means[figure].idxmax()
+    picked, best = means["selection_score"].idxmax(), means[metric].idxmax()
     return {
         "picked": picked,
-        "of the picked": means.loc[picked, figure],
-        "median": means[figure].median(),
+        "of the picked": means.loc[picked, metric],
+        "median": means[metric].median(),
         "best on test": best,
-        "of the best": means.loc[best, figure],
+        "of the best": means.loc[best, metric],
         "variants": len(means),
-        "rank correlation": means["selection_score"].corr(means[figure], method="spearman"),
+        "rank correlation": means["selection_score"].corr(means[metric], method="spearman"),
     }
 
 # %% ../nbs/api/88_study.ipynb #a8abf8a1
 def picked_by_validation(
     frame: pd.DataFrame,           # from `run_study`
-    figure: str = "fused.aupro",   # the column to judge by
+    metric: str = "fused.aupro",   # the column to judge by
 ) -> pd.DataFrame:  # one row a set: see `_pick`
     "The variant that held-out damage picks on each set, beside the best on the test images."
-    means = frame.groupby(["data", "variant"], sort=False)[["selection_score", figure]].mean()
-    rows = {data: _pick(one.droplevel("data"), figure) for data, one in means.groupby("data", sort=False)}
+    means = frame.groupby(["data", "variant"], sort=False)[["selection_score", metric]].mean()
+    by_set = means.groupby("data", sort=False)
+    rows = {data: _pick(one.droplevel("data"), metric) for data, one in by_set}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("data")
 
 # %% ../nbs/api/88_study.ipynb #89ae5ef4
@@ -160,11 +161,11 @@ def describe_runs(
     present: str = __version__,  # of the library
 ) -> str:                        # Markdown, one paragraph
     "What a table rests on: runs, the versions that made them, those that never trained."
-    if smoke: return f"**Smoke: {len(frame)} runs of two steps on the embedded strips.** Their figures mean nothing."
+    if smoke: return f"**Smoke: {len(frame)} runs of two steps on the embedded strips.** Their metrics mean nothing."
     made_by = frame.get("context.versions.recon_ad", pd.Series(dtype=object))
     versions = ", ".join(sorted(set(made_by.dropna()))) or "unknown"
     said = f"{len(frame)} runs, made by version {versions} of the library."
-    if versions != present: said += f" The present one, {present}, may give other figures."
+    if versions != present: said += f" The present one, {present}, may give other metrics."
     failed = frame[untrained(frame)]
     names = [_name_run(row) for row in failed.to_dict("records")]
     return said + (f" Never trained, PSNR over 6 dB below the other seeds: {'; '.join(names)}." if names else "")
@@ -181,27 +182,27 @@ def shortcuts(
 # %% ../nbs/api/88_study.ipynb #3c5265bb
 def paired_differences(
     frame: pd.DataFrame,     # runs, from `run_study` or `by_score`
-    figure: str,             # the column to compare
+    metric: str,             # the column to compare
     first: str,              # value of `field` on one side
     second: str,             # value of `field` on the other
     field: str = "variant",  # the column that tells the sides apart
-) -> pd.Series:  # first less second by data and seed, named after the figure; NaN where a side lacks the run
-    "How much higher a figure is on one side, set by set and seed by seed."
+) -> pd.Series:  # first less second by data and seed, named after the metric; NaN where a side lacks the run
+    "How much higher a metric is on one side, set by set and seed by seed."
     sides = []
     for value in (first, second):
-        side = frame[frame[field] == value].set_index(["data", "seed"])[figure]
+        side = frame[frame[field] == value].set_index(["data", "seed"])[metric]
         if side.index.has_duplicates:
             raise ValueError(f"paired_differences: several runs of {value!r} share a set and a seed; select one")
         sides.append(side.astype(float))
-    return (sides[0] - sides[1]).rename(figure)
+    return (sides[0] - sides[1]).rename(metric)
 
 # %% ../nbs/api/88_study.ipynb #131d257c
 @dataclass(frozen=True)
 class Expectation:
     "A difference, and the bound that it was expected to exceed or to stay below."
-    text: str               # what was expected, in words, with the figure that shows it
+    text: str               # what was expected, in words, with the metric that shows it
     differences: pd.Series  # by data and seed, see `paired_differences`
-    above: float | int | None = None  # it should exceed this, in the figure's unit: a fraction, dB
+    above: float | int | None = None  # it should exceed this, in the metric's unit: a fraction, dB
     below: float | int | None = None  # it should stay below this; one of the two is given
 
     def __post_init__(self):
@@ -234,13 +235,14 @@ def _verdict(expectation: Expectation, low: float, high: float) -> str:
     return "undecided" if low <= bound <= high else "refuted"
 
 # %% ../nbs/api/88_study.ipynb #0f517def
-_UNITS = {"psnr": ("dB", 1.0, 1), "correlation": ("", 1.0, 2)}  # unit, scale, decimals; all else: points
+# unit, scale and decimals; all others are points
+_UNITS = {"psnr": ("dB", 1.0, 1), "correlation": ("", 1.0, 2)}
 
 # %% ../nbs/api/88_study.ipynb #f79f85e7
-def _in_words(mean: float, low: float, high: float, figure: str) -> str:
+def _in_words(mean: float, low: float, high: float, metric: str) -> str:
     "A difference with its interval and its unit."
     if math.isnan(mean): return "–"
-    unit, scale, digits = _UNITS.get(figure.split(".")[-1], ("points", 100.0, 1))
+    unit, scale, digits = _UNITS.get(metric.split(".")[-1], ("points", 100.0, 1))
     mean, low, high = (f"{scale * value:+.{digits}f}" for value in (mean, low, high))
     said = f"{mean} {unit}".rstrip()
     return said if "nan" in low else f"{said} [{low}, {high}]"
@@ -265,7 +267,7 @@ def _judge(expectation: Expectation) -> dict[str, str]:
 # %% ../nbs/api/88_study.ipynb #5ef9cf33
 def conclude(
     expectations: Sequence[Expectation],  # of a phase, in the order of its list
-    smoke: bool = False,                  # figures that mean nothing: nothing is judged
+    smoke: bool = False,                  # metrics that mean nothing: nothing is judged
 ) -> pd.DataFrame:  # one row each, by its text: measured, interval over, verdict, held on sets
     "What was expected, what was measured, and whether it held, was refuted, or is undecided."
     rows = pd.DataFrame({one.text: _judge(one) for one in expectations}).T.rename_axis("expected")
@@ -275,7 +277,8 @@ def conclude(
 # %% ../nbs/api/88_study.ipynb #78eac0e1
 def _small(path: Path, width: int) -> Image.Image:
     "A stored picture, no wider than this, in 256 colours."
-    with Image.open(path) as picture: scaled = ImageOps.contain(picture.convert("RGB"), (width, 100 * width))
+    with Image.open(path) as picture:
+        scaled = ImageOps.contain(picture.convert("RGB"), (width, 100 * width))
     return scaled.quantize(256, dither=Image.Dither.NONE)
 
 # %% ../nbs/api/88_study.ipynb #268a7346

@@ -266,7 +266,7 @@ def test_undefined_is_nan_with_a_reason():
 
 @pytest.mark.parametrize('change, message', [
     (dict(labels=[0, 1, 2, 1, 0, 1]), 'labels must be 0'), (dict(labels=[0, 1]), 'maps must be as many as labels'), (dict(masks=[np.zeros((2, 2))] * 6), 'for image 0'),
-    (dict(labels=[0, 0, 0, 1, 0, 1]), 'a good image has no anomalous pixel'), (dict(defects=['good'] * 6), "goes with defect 'good'"), (dict(size_edges=(0.1, 0.01)), 'must ascend'),
+    (dict(labels=[0, 0, 0, 1, 0, 1]), 'a normal image has no anomalous pixel'), (dict(defects=['good'] * 6), "goes with defect 'good'"), (dict(size_edges=(0.1, 0.01)), 'must ascend'),
     (dict(image_scores=[1.]), 'image_scores must be as many'), (dict(maps=torch.zeros(6, 1, 8, 8)), '(1, 8, 8)')])
 def test_wrong_input_is_an_error(change, message):
     masks, maps = random_set(4)
@@ -351,7 +351,7 @@ def test_shortcuts_find_the_lamp_and_normalisation_removes_it():
     assert np.allclose([[image.mean(), image.std()] for image in level], [[0.5, 0.15]], atol=1e-4)
     assert all(image.dtype == np.float32 and image.min() >= 0 and image.max() <= 1 for image in level)
     after = shortcut_auroc(level, labels)
-    assert after.bar < 0.75 and after.image_auroc['mean grey level'] == after.image_auroc['spread of grey levels'] == 0.5
+    assert after.bar < 0.75 and after.image_auroc['mean gray level'] == after.image_auroc['spread of gray levels'] == 0.5
 
 
 def test_clipping_leaves_no_shortcut():
@@ -361,7 +361,7 @@ def test_clipping_leaves_no_shortcut():
     images = rng.normal(0.6, 0.05, (40, 60, 60))
     images[20:, 10:12, 10:50] = 0.
     after = shortcut_auroc(normalise_photometry(images), labels)
-    assert after.image_auroc['mean grey level'] == 0.5
+    assert after.image_auroc['mean gray level'] == 0.5
 
 
 def test_shortcuts_without_a_class():

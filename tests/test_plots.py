@@ -142,13 +142,13 @@ def test_history_draws_every_term_and_survives_gaps(wrap):
 
 def test_histogram_counts_what_the_threshold_does():
     title = plot_score_histogram([0.1, 0.2, 0.9, 0.3, 0.8, 0.95], [0, 0, 0, 1, 1, 1], threshold=0.5).axes[0].get_title(loc='left')
-    assert title == 'The threshold misses 1 of 3 defects and alarms on 1 of 3 good images'
+    assert title == 'The threshold misses 1 of 3 defects and alarms on 1 of 3 normal images'
 
 
 def test_a_score_that_equals_the_threshold_is_no_alarm():
     threshold = 0.5
     title = plot_score_histogram([0.1, 0.5, 0.5, 0.9], [0, 0, 1, 1], threshold).axes[0].get_title(loc='left')
-    assert title == 'The threshold misses 1 of 2 defects and alarms on 0 of 2 good images'
+    assert title == 'The threshold misses 1 of 2 defects and alarms on 0 of 2 normal images'
     image, flat = np.zeros(SQUARE, np.float32), np.full(SQUARE, threshold, np.float32)
     assert np.array_equal(overlay(image, flat, 1.0, threshold=threshold), overlay(image, flat, 1.0))
     flat[:32] = 0.2

@@ -13,7 +13,7 @@ from recon_ad.study import (
 FIVE = ("grid", "kolektor_strips", "bottle", "pill", "transistor")
 
 
-def runs_of(gains, seeds=3, luck=0.002, figure="fused.aupro"):
+def runs_of(gains, seeds=3, luck=0.002, metric="fused.aupro"):
     "Runs of two variants: `new` gains this much on each set, and the luck of the seed is the same for both, plus a little."
     random = np.random.default_rng(0)
     rows = []
@@ -25,7 +25,7 @@ def runs_of(gains, seeds=3, luck=0.002, figure="fused.aupro"):
     return pd.DataFrame(rows)
 
 
-def verdict(frame, figure="fused.aupro", **bound):
+def verdict(frame, metric="fused.aupro", **bound):
     return conclude([Expectation("new beats old", paired_differences(frame, figure, "new", "old"), **bound)]).iloc[0]
 
 
@@ -111,7 +111,7 @@ def test_smoke_runs_are_not_judged():
 
 def test_units_are_those_of_the_figure():
     for figure, said in (("psnr", "+3.0 dB"), ("fused.aupro", "+300.0 points"), ("correlation", "+3.00")):
-        assert verdict(runs_of({"grid": 3.0}, seeds=1, luck=0, figure=figure), figure, above=0)["measured"] == said
+        assert verdict(runs_of({"grid": 3.0}, seeds=1, luck=0, metric=figure), figure, above=0)["measured"] == said
 
 
 def test_an_expectation_names_one_bound():
@@ -154,7 +154,7 @@ def test_what_a_table_rests_on_is_said():
     column = "context.versions.recon_ad"
     frame = psnrs(28.7, 32.4, 17.7).assign(**{column: ["0.1.0", "0.1.0", "0.2.0"]})
     said = describe_runs(frame, present="0.4.0")
-    assert "3 runs" in said and "0.1.0, 0.2.0" in said and "0.4.0, may give other figures" in said and "unet on bottle, seed 2 (17.7 dB)" in said
+    assert "3 runs" in said and "0.1.0, 0.2.0" in said and "0.4.0, may give other metrics" in said and "unet on bottle, seed 2 (17.7 dB)" in said
     assert "may give" not in describe_runs(frame.assign(**{column: "0.4.0"}), present="0.4.0")
     assert "version unknown" in describe_runs(frame.drop(columns=column))
 
