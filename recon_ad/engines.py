@@ -138,7 +138,8 @@ def keep_busy(
     waiting, running = iter(experiments), {}
     try:
         while True:
-            while len(running) < office.places() and (experiment := next(waiting, None)) is not None:
+            while len(running) < office.places():
+                if (experiment := next(waiting, None)) is None: break
                 running[office.begin(experiment)] = experiment
             if not running: return
             for ticket in office.wait(list(running)):
@@ -210,8 +211,8 @@ def _connected_ray():
 class _Ray:
     "A task of a Ray cluster for each run."
     def __init__(self, run: Callable, options: Mapping, workers: int | None, threads: int | None):
-        self.ray, self.run, self.options, self.workers = _connected_ray(), run, dict(options), workers
-        self.threads = threads or 1
+        self.ray = _connected_ray()
+        self.run, self.options, self.workers, self.threads = run, dict(options), workers, threads or 1
         self.needs = {"CPU": self.threads} | ({"GPU": 1} if self.ray.cluster_resources().get("GPU") else {})
         shares = {f"num_{name.lower()}s": share for name, share in self.needs.items()}
         # after so many runs a process ends: what they have not freed goes back with it
@@ -283,7 +284,7 @@ REGISTRIES = {
     "damage": SYNTHESES,
     "architecture": ARCHITECTURES,
 }  # field of an experiment: what its text may name
-IMPORTED = {field: frozenset(registry) for field, registry in REGISTRIES.items()}  # what every process finds there
+IMPORTED = {field: frozenset(known) for field, known in REGISTRIES.items()}  # what every process finds there
 
 # %% ../nbs/api/87_engines.ipynb #71b7e782
 def check_registered(
@@ -326,6 +327,26 @@ def _still_missing(
         if experiment.key in lines_by_key(path): bar.update()
         else: yield experiment
 
+# %% ../nbs/api/87_engines.ipynb #3486b294
+def _check_engine(engine: str, run: Callable, options: Mapping) -> None:
+    "Refuses an engine that there is not, and a run that it could not carry out."
+    if engine not in ENGINES: raise ValueError(f"run_missing: no engine {engine!r}, there are {', '.join(ENGINES)}")
+    if engine == "processes": check_importable(run, options)
+
+# %% ../nbs/api/87_engines.ipynb #ea4c7608
+def _store_each(
+    path: str | os.PathLike,  # the results file
+    results: Iterable[dict],  # as they are finished
+    bar: tqdm,                # moved on by each
+) -> None:
+    "Every result on disk before the next is asked for."
+    failed = 0
+    for result in results:
+        store_result(path, result)
+        failed += "error" in result["context"]
+        if failed: bar.set_postfix(failed=failed)
+        bar.update()
+
 # %% ../nbs/api/87_engines.ipynb #9ce82f5b
 def run_missing(
     experiments: Sequence[Experiment],  # what the file should hold
@@ -339,19 +360,16 @@ def run_missing(
     **options,                          # keyword arguments of `run` that change no number: data_root, device, folder
 ) -> list[dict]:                        # the results in the order of the experiments, as far as there are any
     "The results of all experiments, carried out where the file lacks them."
-    if engine not in ENGINES: raise ValueError(f"run_missing: no engine {engine!r}, there are {', '.join(ENGINES)}")
-    if engine == "processes": check_importable(run, options)
     experiments = list(dict.fromkeys(experiments))
+    _check_engine(engine, run, options)
     copy_results(experiments, path, reuse)
     done = lines_by_key(path)
     missing = [experiment for experiment in experiments if experiment.key not in done]
     if engine != "serial" and run is run_experiment: check_registered(missing)
-    count, failed = len(experiments), 0
-    with tqdm(None, Path(path).stem, count, initial=count - len(missing), unit="run", disable=not progress) as bar:
-        for result in ENGINES[engine](run, _still_missing(missing, path, bar), options, workers, threads):
-            store_result(path, result)
-            failed += "error" in result["context"]
-            if failed: bar.set_postfix(failed=failed)
-            bar.update()
+    done_before = len(experiments) - len(missing)
+    bar = tqdm(None, Path(path).stem, len(experiments), initial=done_before, unit="run", disable=not progress)
+    with bar:
+        wanted = _still_missing(missing, path, bar)
+        _store_each(path, ENGINES[engine](run, wanted, options, workers, threads), bar)
     stored = lines_by_key(path, failed=True)
     return [stored[experiment.key] for experiment in experiments if experiment.key in stored]
