@@ -212,7 +212,8 @@ class _Ray:
     "A task of a Ray cluster for each run."
     def __init__(self, run: Callable, options: Mapping, workers: int | None, threads: int | None):
         self.ray = _connected_ray()
-        self.run, self.options, self.workers, self.threads = run, dict(options), workers, threads or 1
+        self.run, self.options = run, dict(options)
+        self.workers, self.threads = workers, threads or 1
         self.needs = {"CPU": self.threads} | ({"GPU": 1} if self.ray.cluster_resources().get("GPU") else {})
         shares = {f"num_{name.lower()}s": share for name, share in self.needs.items()}
         # after so many runs a process ends: what they have not freed goes back with it
@@ -284,7 +285,7 @@ REGISTRIES = {
     "damage": SYNTHESES,
     "architecture": ARCHITECTURES,
 }  # field of an experiment: what its text may name
-IMPORTED = {field: frozenset(known) for field, known in REGISTRIES.items()}  # what every process finds there
+IMPORTED = {field: frozenset(known) for field, known in REGISTRIES.items()}  # what each process finds
 
 # %% ../nbs/api/87_engines.ipynb #71b7e782
 def check_registered(
@@ -328,10 +329,16 @@ def _still_missing(
         else: yield experiment
 
 # %% ../nbs/api/87_engines.ipynb #3486b294
-def _check_engine(engine: str, run: Callable, options: Mapping) -> None:
-    "Refuses an engine that there is not, and a run that it could not carry out."
+def _check_engine(
+    engine: str,
+    run: Callable,
+    options: Mapping,
+    experiments: Sequence[Experiment],  # to be carried out
+) -> None:
+    "Refuses an engine that there is not, and runs that it could not carry out."
     if engine not in ENGINES: raise ValueError(f"run_missing: no engine {engine!r}, there are {', '.join(ENGINES)}")
     if engine == "processes": check_importable(run, options)
+    if engine != "serial" and run is run_experiment: check_registered(experiments)
 
 # %% ../nbs/api/87_engines.ipynb #ea4c7608
 def _store_each(
@@ -361,11 +368,10 @@ def run_missing(
 ) -> list[dict]:                        # the results in the order of the experiments, as far as there are any
     "The results of all experiments, carried out where the file lacks them."
     experiments = list(dict.fromkeys(experiments))
-    _check_engine(engine, run, options)
     copy_results(experiments, path, reuse)
     done = lines_by_key(path)
     missing = [experiment for experiment in experiments if experiment.key not in done]
-    if engine != "serial" and run is run_experiment: check_registered(missing)
+    _check_engine(engine, run, options, missing)
     done_before = len(experiments) - len(missing)
     bar = tqdm(None, Path(path).stem, len(experiments), initial=done_before, unit="run", disable=not progress)
     with bar:
