@@ -285,7 +285,7 @@ REGISTRIES = {
     "damage": SYNTHESES,
     "architecture": ARCHITECTURES,
 }  # field of an experiment: what its text may name
-IMPORTED = {field: frozenset(known) for field, known in REGISTRIES.items()}  # what each process finds
+IMPORTED = {field: frozenset(known) for field, known in REGISTRIES.items()}  # what all find
 
 # %% ../nbs/api/87_engines.ipynb #71b7e782
 def check_registered(
