@@ -1,5 +1,6 @@
 "`import recon_ad` is light: no plotting, no Jupyter, and no longer than its parts need."
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -74,3 +75,12 @@ def test_all_rooms_cost_little_more_than_what_they_stand_on():
     code = f"import time\nt = [time.perf_counter()]\n{ground}\nt.append(time.perf_counter())\n{rooms}\nt.append(time.perf_counter())\nprint(t[1] - t[0], t[2] - t[1])"
     below, own = map(float, subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
     assert own < 0.5 * below + 0.5
+
+
+def test_the_engines_import_computes_nothing_that_starts_threads():
+    "Runs are forked from a process that has imported them: threads of a computation would be missing in the copy."
+    code = "import os; import recon_ad.engines; print(len(os.listdir('/proc/self/task')))"
+    if sys.platform != "linux": pytest.skip("nothing is forked elsewhere")
+    quiet = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # BLAS begins its threads at once, and is made for forks
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ | quiet)
+    assert int(found.stdout.splitlines()[-1]) == 1
