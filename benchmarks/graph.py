@@ -5,6 +5,7 @@
 Batch normalisation is folded by ONNX Runtime when it loads a graph; what that would gain in PyTorch is measured.
 """
 import tempfile
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -92,9 +93,8 @@ def at_size(size: tuple[int, int], rounds: int, folder: Path) -> list[dict]:
     ]
 
 
-def measure(quick: bool) -> list[dict]:
+def measure(quick: bool) -> Iterator[dict]:
     "All figures of one picture."
-    rows = []
+    sizes = ((256, 256),) if quick else ((176, 976), (256, 256))
     with tempfile.TemporaryDirectory() as folder:
-        for size in ((256, 256),) if quick else ((176, 976), (256, 256)): rows += at_size(size, 5, Path(folder))
-    return rows
+        for size in sizes: yield from at_size(size, 5, Path(folder))

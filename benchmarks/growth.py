@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -113,10 +114,13 @@ def write_lines(path: Path, lines: list[dict]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def measure(quick: bool) -> list[dict]:
+def measure(quick: bool) -> Iterator[dict]:
     "All figures of growth."
     rounds = 5
     sides = [256, 512, 1024] if quick else [256, 512, 1024, 2048]
     lines = [100, 300, 1000] if quick else [100, 1000, 10_000]
     images = [50, 100, 200] if quick else [100, 400, 1600]
-    return of_lines(lines, rounds) + of_images(images, rounds) + of_image_size(sides, rounds) + of_memory(sides[1:])
+    yield from of_lines(lines, rounds)
+    yield from of_images(images, rounds)
+    yield from of_image_size(sides, rounds)
+    yield from of_memory(sides[1:])

@@ -141,11 +141,14 @@ def table(figures: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def carry_out(name: str, quick: bool) -> list[dict]:
-    "One benchmark, each figure with what it was made on."
-    about = {"benchmark": name, "quick": quick, "machine": machine()}
-    about["measured"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return [figure | about for figure in BENCHMARKS[name](quick)]
+def carry_out(name: str, quick: bool, path: Path) -> list[dict]:
+    "One benchmark; each figure is stored as soon as it is made, with what it was made on."
+    made = []
+    for figure in BENCHMARKS[name](quick):
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        made.append(figure | {"benchmark": name, "quick": quick, "machine": machine(), "measured": now})
+        with path.open("a", encoding="utf-8") as file: file.write(json.dumps(made[-1]) + "\n")
+    return made
 
 
 def main(words: list[str] | None = None) -> int:
@@ -159,10 +162,8 @@ def main(words: list[str] | None = None) -> int:
     before, made = stored_figures(arguments.file), []
     for name in arguments.only or BENCHMARKS:
         begin = time.perf_counter()
-        figures = carry_out(name, arguments.quick)
+        figures = carry_out(name, arguments.quick, arguments.file)
         made += figures
-        with arguments.file.open("a", encoding="utf-8") as file:
-            for figure in figures: file.write(json.dumps(figure) + "\n")
         print(f"\n{name}, {time.perf_counter() - begin:.0f} s\n{table(figures)}", flush=True)
     worse = fallen(made, before)
     if worse: print("\nworse by more than 20 %:\n" + "\n".join(worse))

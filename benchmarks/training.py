@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -169,12 +170,11 @@ def busy(rounds: int, window: float = 2.0) -> list[dict]:
     ]
 
 
-def measure(quick: bool) -> list[dict]:
+def measure(quick: bool) -> Iterator[dict]:
     "All figures of training."
     rounds = 5
     sizes = [(176, 976)] if quick else [(176, 976), (256, 256)]
-    rows = []
     for size in sizes:
-        for dtype in (torch.bfloat16, torch.float32): rows += split(size, dtype, rounds)
-    rows += beside_draem(rounds, torch.bfloat16, (128, 128) if quick else (256, 256))
-    return rows + busy(rounds, 1.0 if quick else 2.0)
+        for dtype in (torch.bfloat16, torch.float32): yield from split(size, dtype, rounds)
+    yield from beside_draem(rounds, torch.bfloat16, (128, 128) if quick else (256, 256))
+    yield from busy(rounds, 1.0 if quick else 2.0)
