@@ -88,6 +88,7 @@ BENCHMARKS = {
     "training": of_module("training"),
     "inference": of_inference,
     "graph": of_module("graph"),
+    "int8": of_module("int8"),
     "growth": of_module("growth"),
     "tiny_runs": of_module("tiny_runs"),
     "losses": of_losses,
