@@ -51,6 +51,7 @@ def row(
     **about,                      # whatever else explains the value
 ) -> dict:
     "One figure, as a line of results holds it."
+    if not np.isfinite(value): raise ValueError(f"{name}: not a finite figure, {value}")
     return {"name": name, "value": round(float(value), 4), "unit": unit, "n": n, "better": better, "aim": aim, **about}
 
 

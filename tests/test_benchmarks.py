@@ -69,6 +69,10 @@ def test_a_slope_is_the_exponent(run):
     assert slope([1, 2, 4], [3, 6, 12]) == pytest.approx(1)
 
 
+def test_a_figure_that_is_no_number_is_not_stored(run):
+    with pytest.raises(ValueError, match="not a finite figure"): run.row("a", float("nan"))
+
+
 def test_every_stored_figure_is_of_a_benchmark_that_there_is(run):
     stored = run.stored_figures(run.STORED)
     assert stored and {line["benchmark"] for line in stored} <= set(run.BENCHMARKS)
