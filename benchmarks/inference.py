@@ -68,8 +68,27 @@ def median_seconds(runs: dict, rounds: int) -> dict[str, float]:
 
 def fitted(size: tuple[int, int], precision: str, score: str) -> Detector:
     "A detector that has hardly learnt anything: its speed does not depend on what it knows."
-    good = np.random.default_rng(0).integers(0, 255, (8, *size), dtype=np.uint8)
-    return Detector(size=size, score=score, precision=precision, steps=1, batch_size=2, held_out_share=0.5, device="cpu").fit(good, progress=False)
+    normal = np.random.default_rng(0).integers(0, 255, (8, *size), dtype=np.uint8)
+    return Detector(size=size, score=score, precision=precision, damage="parts + surfaces; probability=0.6, times=2", steps=1, batch_size=2, held_out_share=0.5, device="cpu").fit(normal, progress=False)
+
+
+def beside_draem(size: tuple[int, int], rounds: int) -> list[dict]:
+    "Our default detector, whole, and the network alone of DRAEM's size, in turn."
+    from timing import interleaved, ratio, row
+    fast = pick_precision(torch.device("cpu"))
+    rgb = torch.rand(1, 3, *size).contiguous(memory_format=torch.channels_last)
+    draem = DraemSized().eval().to(memory_format=torch.channels_last)
+    image = np.random.default_rng(1).integers(0, 255, (1, *size), dtype=np.uint8)
+    rows, default = [], Detector().settings.score
+    for dtype in dict.fromkeys((torch.float32, fast)):
+        detector = fitted(size, str(dtype)[6:], default)
+
+        def theirs():
+            with torch.inference_mode(), mixed_precision(torch.device("cpu"), dtype): draem(rgb)
+        seconds = interleaved({"ours": lambda: detector.predict(image), "draem": theirs}, rounds)
+        name = f"inference, images a second over a DRAEM-sized network, {size[0]}x{size[1]}, {str(dtype)[6:]}"
+        rows.append(row(name, ratio(seconds, "draem", "ours"), "ratio", rounds, "higher", 50))
+    return rows
 
 
 def main() -> int:
@@ -79,7 +98,7 @@ def main() -> int:
     fast = pick_precision(torch.device("cpu"))
     draem = DraemSized().eval().to(memory_format=torch.channels_last)
     print(f"DRAEM-sized: {count_parameters(draem) / 1e6:.1f} M parameters, {count_macs(draem, (256, 256), channels=3) / 1e9:.0f} GMAC at 256 x 256; "
-          f"ours: {count_parameters(build_model()) / 1e6:.1f} M, {count_macs(build_model(), (256, 256)) / 1e9:.2f} GMAC; {torch.get_num_threads()} threads, fast precision {str(fast)[6:]}")
+          f"ours: {count_parameters(build_model('marking')) / 1e6:.1f} M, {count_macs(build_model('marking'), (256, 256)) / 1e9:.2f} GMAC; {torch.get_num_threads()} threads, fast precision {str(fast)[6:]}")
     missed = []
     for size in ((176, 976), (256, 256)):
         images = np.random.default_rng(1).integers(0, 255, (8, *size), dtype=np.uint8)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'REGISTRIES', 'IMPORTED', 'carry_out', 'run_serially', 'failed_result', 'available_cores', 'send_result',
-           'run_in_processes', 'run_on_ray', 'lines_by_key', 'check_importable', 'check_registered', 'copy_results',
-           'run_missing']
+           'clean_processes', 'keep_busy', 'run_in_processes', 'run_on_ray', 'lines_by_key', 'check_importable',
+           'check_registered', 'copy_results', 'run_missing']
 
 # %% ../nbs/api/87_engines.ipynb #41834576
 import math
@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import torch
@@ -34,33 +34,57 @@ from .run import run_experiment
 from .scores import SCORES
 from .synthesis import SYNTHESES
 
-# %% ../nbs/api/87_engines.ipynb #260004aa
+# %% ../nbs/api/87_engines.ipynb #624504fd
+def _attempt(
+    run: Callable,           # as for `carry_out`
+    experiment: Experiment,
+    options: Mapping,
+) -> dict:                   # {"metrics", "context"}
+    "What a run returns; after an exception no metrics, and what happened where."
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(experiment.seed)
+            result = run(experiment, **options)
+        if not isinstance(result, Mapping) or "metrics" not in result:
+            raise ValueError(f"carry_out: {run.__name__} must return a dict with 'metrics', got {result!r}")
+        return plain({"metrics": result["metrics"], "context": result.get("context", {})})
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+        return {"metrics": {}, "context": {"error": f"{type(error).__name__}: {error}", "where": where}}
+
+# %% ../nbs/api/87_engines.ipynb #2232270f
+def _circumstances(
+    seconds: float,  # that the run took
+    threads: int,    # that it computed with
+) -> dict:
+    "When and with what a run was made."
+    versions = {name: version(name) for name in ("recon_ad", "torch", "numpy")}
+    return {
+        "seconds": round(seconds, 3),
+        "threads": threads,
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version()} | versions,
+    }
+
+# %% ../nbs/api/87_engines.ipynb #426eee5a
 def carry_out(
-    run: Callable,           # (experiment, **options) -> {"metrics": {...}} and perhaps "context"
-    experiment: Experiment,  # what to run
-    options: Mapping = {},   # keyword arguments of `run` that change no number: data_root, device, folder
+    run: Callable,              # (experiment, **options) -> {"metrics": {...}} and perhaps "context"
+    experiment: Experiment,     # what to run
+    options: Mapping = {},      # keyword arguments of `run` that change no number: data_root, device, folder
     threads: int | None = None, # cores to compute with; None leaves PyTorch's setting
-    gpu: int = 0,            # which GPU, where there is one
-) -> dict:                   # {"experiment", "metrics", "context"}; after a failure no metrics, and context.error
+    gpu: int = 0,               # which GPU, where there is one
+) -> dict:                      # {"experiment", "metrics", "context"}; after a failure no metrics, and context.error
     "One run from start to result; never raises but for an interrupt."
     before, start = torch.get_num_threads(), time.perf_counter()
     if threads: torch.set_num_threads(threads)
     if torch.cuda.is_available(): torch.cuda.set_device(gpu)
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(experiment.seed)
-            result = run(experiment, **options)
-        if not isinstance(result, Mapping) or "metrics" not in result: raise ValueError(f"carry_out: {run.__name__} must return a dict with 'metrics', got {result!r}")
-        outcome = plain({"metrics": result["metrics"], "context": result.get("context", {})})
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        outcome = {"metrics": {}, "context": {"error": f"{type(error).__name__}: {error}", "where": f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"}}
-    finally:
+        outcome = _attempt(run, experiment, options)
         used = torch.get_num_threads()
-        torch.set_num_threads(before)
-    common = {"seconds": round(time.perf_counter() - start, 3), "threads": used, "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-              "versions": {"python": platform.python_version()} | {name: version(name) for name in ("recon_ad", "torch", "numpy")}}
-    return {"experiment": experiment.as_dict(), "metrics": outcome["metrics"], "context": common | outcome["context"]}
+    finally: torch.set_num_threads(before)
+    context = _circumstances(time.perf_counter() - start, used) | outcome["context"]
+    return {"experiment": experiment.as_dict(), "metrics": outcome["metrics"], "context": context}
 
 # %% ../nbs/api/87_engines.ipynb #647bec40
 def run_serially(
@@ -88,14 +112,82 @@ def available_cores() -> int:  # cores this process may use, at least 1
 
 # %% ../nbs/api/87_engines.ipynb #dfdfe498
 def send_result(
-    sender: multiprocessing.connection.Connection,  # where the result goes
-    *arguments,                                     # for `carry_out`
+    sender: Connection,              # where the result goes
+    environment: Mapping[str, str],  # variables of the process that asked, as they are now
+    *arguments,                      # for `carry_out`
 ) -> None:
     "Carry out one run in a process of its own."
+    os.environ.update(environment)
     sender.send(carry_out(*arguments))
     sender.close()
 
-# %% ../nbs/api/87_engines.ipynb #9719e538
+# %% ../nbs/api/87_engines.ipynb #ddb2d624
+def clean_processes() -> multiprocessing.context.BaseContext:
+    "Makes processes in which nothing has been computed."
+    if sys.platform != "linux": return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["recon_ad.engines"])
+    return context
+
+# %% ../nbs/api/87_engines.ipynb #6916de37
+def keep_busy(
+    office,                            # begins, awaits, receives and stops runs, and knows how many places there are
+    experiments: Iterable[Experiment], # taken as places get free
+) -> Iterator[dict]:                   # results, as they are finished
+    "Runs in as many places as there are, until no experiment is left; whoever stops asking stops them."
+    waiting, running = iter(experiments), {}
+    try:
+        while True:
+            while len(running) < office.places():
+                if (experiment := next(waiting, None)) is None: break
+                running[office.begin(experiment)] = experiment
+            if not running: return
+            for ticket in office.wait(list(running)):
+                yield office.receive(ticket, running.pop(ticket))
+    finally:
+        for ticket in running: office.stop(ticket)
+
+# %% ../nbs/api/87_engines.ipynb #0ebbbe3d
+class _Processes:
+    "A process for each run, and for each place a GPU where there are any."
+    def __init__(self, run: Callable, options: Mapping, workers: int | None, threads: int | None):
+        self.run, self.options, self.threads = run, dict(options), threads or 1
+        self.gpus = torch.cuda.device_count()
+        self.workers = workers or self.gpus or max(1, available_cores() // self.threads)
+        self.free, self.running = list(range(self.workers)), {}
+        self.context = clean_processes()
+
+    def places(self) -> int: return self.workers
+
+    def begin(self, experiment: Experiment) -> Connection:
+        place = self.free.pop(0)
+        receiver, sender = self.context.Pipe(duplex=False)
+        what = self.run, experiment, self.options, self.threads, place % max(1, self.gpus)
+        process = self.context.Process(target=send_result, args=(sender, dict(os.environ), *what))
+        process.start()
+        sender.close()  # only the child holds it now: its death reads as the end of the pipe
+        self.running[receiver] = process, place
+        return receiver
+
+    def wait(self, receivers: list[Connection]) -> list[Connection]: return wait(receivers)
+
+    def receive(self, receiver: Connection, experiment: Experiment) -> dict:
+        process, place = self.running.pop(receiver)
+        try: result = receiver.recv()
+        except EOFError: result = None
+        process.join()
+        self.free.append(place)
+        if result: return result
+        ended = f"ChildProcessError: the process ended with exit code {process.exitcode}"
+        remedy = "-9 means killed, most often for memory: use fewer workers or a smaller batch"
+        return failed_result(experiment, f"{ended}; {remedy}")
+
+    def stop(self, receiver: Connection) -> None:
+        process, _ = self.running.pop(receiver)
+        process.terminate()
+        process.join()
+
+# %% ../nbs/api/87_engines.ipynb #a3618f0e
 def run_in_processes(
     run: Callable,                     # as for `carry_out`; defined in a module, so that a new process can import it
     experiments: Iterable[Experiment], # taken as places get free
@@ -104,33 +196,47 @@ def run_in_processes(
     threads: int | None,               # cores a run; None: 1, which gives the most runs an hour on a CPU
 ) -> Iterator[dict]:                   # results, as they are finished
     "Every run in a process of its own, several at a time."
-    gpus, threads = torch.cuda.device_count(), threads or 1
-    workers = workers or gpus or max(1, available_cores() // threads)
-    context, waiting, running, free = multiprocessing.get_context("spawn"), iter(experiments), {}, list(range(workers))
-    try:
-        while True:
-            while free and (experiment := next(waiting, None)) is not None:
-                place = free.pop(0)
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=send_result, args=(sender, run, experiment, dict(options), threads, place % max(1, gpus)))
-                process.start()
-                sender.close()  # only the child holds it now: its death reads as the end of the pipe
-                running[receiver] = process, experiment, place
-            if not running: return
-            for receiver in wait(list(running)):
-                process, experiment, place = running[receiver]
-                try: result = receiver.recv()
-                except EOFError: result = None
-                process.join()
-                del running[receiver]
-                free.append(place)
-                yield result or failed_result(experiment, f"ChildProcessError: the process ended with exit code {process.exitcode}; -9 means killed, most often for memory: use fewer workers or a smaller batch")
-    finally:
-        for process, *_ in running.values():
-            process.terminate()
-            process.join()
+    yield from keep_busy(_Processes(run, options, workers, threads), experiments)
 
-# %% ../nbs/api/87_engines.ipynb #ddc8cb2e
+# %% ../nbs/api/87_engines.ipynb #d8a91146
+def _connected_ray():
+    "The module, connected to a cluster."
+    try: import ray
+    except ImportError:
+        raise ImportError("run_on_ray: Ray is not installed here: pip install 'recon_ad[ray]'") from None
+    if not ray.is_initialized(): ray.init(log_to_driver=False, include_dashboard=False)
+    return ray
+
+# %% ../nbs/api/87_engines.ipynb #f6584489
+class _Ray:
+    "A task of a Ray cluster for each run."
+    def __init__(self, run: Callable, options: Mapping, workers: int | None, threads: int | None):
+        self.ray = _connected_ray()
+        self.run, self.options = run, dict(options)
+        self.workers, self.threads = workers, threads or 1
+        self.needs = {"CPU": self.threads} | ({"GPU": 1} if self.ray.cluster_resources().get("GPU") else {})
+        shares = {f"num_{name.lower()}s": share for name, share in self.needs.items()}
+        # after so many runs a process ends: what they have not freed goes back with it
+        self.task = self.ray.remote(max_calls=20, max_retries=0, **shares)(carry_out)
+
+    def places(self) -> int:  # asked again and again: a cluster grows and shrinks
+        if self.workers: return self.workers
+        there = self.ray.cluster_resources()
+        return max(1, int(min(there.get(name, 0) // share for name, share in self.needs.items())))
+
+    def begin(self, experiment: Experiment):
+        return self.task.remote(self.run, experiment, self.options, self.threads)
+
+    def wait(self, references: list) -> list: return self.ray.wait(references)[0]
+
+    def receive(self, reference, experiment: Experiment) -> dict:
+        try: return self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:
+            return failed_result(experiment, f"{type(error).__name__}: {error}")
+
+    def stop(self, reference) -> None: self.ray.cancel(reference, force=True)
+
+# %% ../nbs/api/87_engines.ipynb #1aa3a2b5
 def run_on_ray(
     run: Callable,                     # as for `carry_out`
     experiments: Iterable[Experiment], # taken as places get free
@@ -139,28 +245,7 @@ def run_on_ray(
     threads: int | None,               # cores a run; None: 1
 ) -> Iterator[dict]:                   # results, as they are finished
     "Runs as tasks on a Ray cluster: the one at RAY_ADDRESS, else a local one."
-    try: import ray
-    except ImportError: raise ImportError("run_on_ray: Ray is not installed here: pip install 'recon_ad[ray]'") from None
-    if not ray.is_initialized(): ray.init(log_to_driver=False, include_dashboard=False)
-    threads = threads or 1
-    needs = {"num_gpus": 1, "num_cpus": threads} if ray.cluster_resources().get("GPU") else {"num_cpus": threads}
-    task = ray.remote(max_calls=1, max_retries=0, **needs)(carry_out)  # max_calls: the process ends with its run and frees its memory
-    waiting, running = iter(experiments), {}
-    def places():
-        cluster = ray.cluster_resources()
-        return workers or max(1, int(min(cluster.get(name, 0) // share for name, share in (("GPU", needs.get("num_gpus")), ("CPU", threads)) if share)))
-    try:
-        while True:
-            while len(running) < places() and (experiment := next(waiting, None)) is not None:
-                running[task.remote(run, experiment, dict(options), threads)] = experiment
-            if not running: return
-            for reference in ray.wait(list(running))[0]:
-                experiment = running.pop(reference)
-                try: result = ray.get(reference)
-                except ray.exceptions.RayError as error: result = failed_result(experiment, f"{type(error).__name__}: {error}")
-                yield result
-    finally:
-        for reference in running: ray.cancel(reference, force=True)
+    yield from keep_busy(_Ray(run, options, workers, threads), experiments)
 
 # %% ../nbs/api/87_engines.ipynb #0fcf48ac
 ENGINES = {"serial": run_serially, "processes": run_in_processes, "ray": run_on_ray}
@@ -180,25 +265,42 @@ def check_importable(
     options: Mapping,    # its keyword arguments
 ) -> None:
     "Refuses a run that a new process could not import."
-    home = sys.modules.get(run.__module__)
+    name, home = run.__qualname__, sys.modules.get(run.__module__)
     try: pickle.dumps((run, dict(options)))
-    except Exception as error: raise ValueError(f"run_missing: {run.__qualname__} or its options cannot be sent to a new process ({error}); define it in a module") from None
+    except Exception as error:
+        remedy = "define it in a module"
+        raise ValueError(
+            f"run_missing: {name} or its options cannot be sent to a new process ({error}); {remedy}"
+        ) from None
     if run.__module__ == "__main__" and not hasattr(home, "__file__"):
-        raise ValueError(f"run_missing: {run.__qualname__} is defined in this notebook, which a new process cannot import; define it in a module, or use engine='serial'")
+        raise ValueError(
+            f"run_missing: {name} is defined in this notebook, which a new process cannot import; "
+            "define it in a module, or use engine='serial'"
+        )
 
 # %% ../nbs/api/87_engines.ipynb #0409c4e8
-REGISTRIES = {"loss": LOSSES, "score": SCORES, "damage": SYNTHESES, "architecture": ARCHITECTURES}  # field of an experiment: what its text may name
-IMPORTED = {field: frozenset(registry) for field, registry in REGISTRIES.items()}                   # what every process finds there
+REGISTRIES = {
+    "loss": LOSSES,
+    "score": SCORES,
+    "damage": SYNTHESES,
+    "architecture": ARCHITECTURES,
+}  # field of an experiment: what its text may name
+IMPORTED = {field: frozenset(known) for field, known in REGISTRIES.items()}  # what all find
 
 # %% ../nbs/api/87_engines.ipynb #71b7e782
 def check_registered(
     experiments: Iterable[Experiment],   # to be carried out in new processes
 ) -> None:
     "Refuses names that were added to a registry in this process alone."
+    added = {field: set(registry) - IMPORTED[field] for field, registry in REGISTRIES.items()}
     for experiment in experiments:
-        for field, registry in REGISTRIES.items():
-            added = sorted(set(re.findall(r"\w+", getattr(experiment, field))) & (set(registry) - IMPORTED[field]))
-            if added: raise ValueError(f"run_missing: the {field} {added[0]!r} was added in this notebook, and a new process does not know it; use engine='serial', or define it in a module together with `run`")
+        for field, names in added.items():
+            used = sorted(names.intersection(re.findall(r"\w+", getattr(experiment, field))))
+            if not used: continue
+            raise ValueError(
+                f"run_missing: the {field} {used[0]!r} was added in this notebook, and a new process does not know it; "
+                "use engine='serial', or define it in a module together with `run`"
+            )
 
 # %% ../nbs/api/87_engines.ipynb #a85f0001
 def copy_results(
@@ -208,12 +310,51 @@ def copy_results(
 ) -> int:                                    # how many runs were copied
     "Finished runs of other files, copied where this one lacks them."
     wanted = {experiment.key for experiment in experiments} - lines_by_key(path).keys()
-    known = {key: line for source in sources if Path(source) != Path(path) for key, line in lines_by_key(source).items()}
+    known = {}
+    for source in sources:
+        if Path(source) != Path(path): known |= lines_by_key(source)
     copied = [known[key] for key in wanted if key in known]
     for line in copied: store_result(path, line)
     return len(copied)
 
-# %% ../nbs/api/87_engines.ipynb #35593428
+# %% ../nbs/api/87_engines.ipynb #1ab34778
+def _still_missing(
+    experiments: Iterable[Experiment],
+    path: str | os.PathLike,            # the results file
+    bar: tqdm,                          # moved on where another writer was faster
+) -> Iterator[Experiment]:
+    "Each experiment that the file lacks at the time when it is asked for."
+    for experiment in experiments:
+        if experiment.key in lines_by_key(path): bar.update()
+        else: yield experiment
+
+# %% ../nbs/api/87_engines.ipynb #3486b294
+def _check_engine(
+    engine: str,
+    run: Callable,
+    options: Mapping,
+    experiments: Sequence[Experiment],  # to be carried out
+) -> None:
+    "Refuses an engine that there is not, and runs that it could not carry out."
+    if engine not in ENGINES: raise ValueError(f"run_missing: no engine {engine!r}, there are {', '.join(ENGINES)}")
+    if engine == "processes": check_importable(run, options)
+    if engine != "serial" and run is run_experiment: check_registered(experiments)
+
+# %% ../nbs/api/87_engines.ipynb #ea4c7608
+def _store_each(
+    path: str | os.PathLike,  # the results file
+    results: Iterable[dict],  # as they are finished
+    bar: tqdm,                # moved on by each
+) -> None:
+    "Every result on disk before the next is asked for."
+    failed = 0
+    for result in results:
+        store_result(path, result)
+        failed += "error" in result["context"]
+        if failed: bar.set_postfix(failed=failed)
+        bar.update()
+
+# %% ../nbs/api/87_engines.ipynb #9ce82f5b
 def run_missing(
     experiments: Sequence[Experiment],  # what the file should hold
     path: str | os.PathLike,            # a results file, see `recon_ad.results`
@@ -226,23 +367,15 @@ def run_missing(
     **options,                          # keyword arguments of `run` that change no number: data_root, device, folder
 ) -> list[dict]:                        # the results in the order of the experiments, as far as there are any
     "The results of all experiments, carried out where the file lacks them."
-    if engine not in ENGINES: raise ValueError(f"run_missing: no engine {engine!r}, there are {', '.join(ENGINES)}")
-    if engine == "processes": check_importable(run, options)
     experiments = list(dict.fromkeys(experiments))
     copy_results(experiments, path, reuse)
     done = lines_by_key(path)
     missing = [experiment for experiment in experiments if experiment.key not in done]
-    if engine != "serial" and run is run_experiment: check_registered(missing)
-    failed = 0
-    with tqdm(total=len(experiments), initial=len(experiments) - len(missing), desc=Path(path).stem, unit="run", disable=not progress) as bar:
-        def still_missing():
-            for experiment in missing:
-                if experiment.key not in lines_by_key(path): yield experiment  # another writer may have been faster
-                else: bar.update()
-        for result in ENGINES[engine](run, still_missing(), options, workers, threads):
-            store_result(path, result)
-            failed += "error" in result["context"]
-            if failed: bar.set_postfix(failed=failed)
-            bar.update()
+    _check_engine(engine, run, options, missing)
+    done_before = len(experiments) - len(missing)
+    bar = tqdm(None, Path(path).stem, len(experiments), initial=done_before, unit="run", disable=not progress)
+    with bar:
+        wanted = _still_missing(missing, path, bar)
+        _store_each(path, ENGINES[engine](run, wanted, options, workers, threads), bar)
     stored = lines_by_key(path, failed=True)
     return [stored[experiment.key] for experiment in experiments if experiment.key in stored]

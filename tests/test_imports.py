@@ -1,5 +1,6 @@
 "`import recon_ad` is light: no plotting, no Jupyter, and little besides what its rooms stand on."
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,12 @@ def test_the_rooms_load_little_besides_what_they_stand_on():
     rooms = "\n".join(f"import recon_ad.{name}" for name in MODULES if name not in DRAWING)
     more = loaded_after(f"{ground}\n{rooms}") - loaded_after(ground) - set(sys.stdlib_module_names)
     assert more - LIGHT == {"recon_ad"}
+
+
+def test_the_engines_import_computes_nothing_that_starts_threads():
+    "Runs are forked from a process that has imported them: threads of a computation would be missing in the copy."
+    code = "import os; import recon_ad.engines; print(len(os.listdir('/proc/self/task')))"
+    if sys.platform != "linux": pytest.skip("nothing is forked elsewhere")
+    quiet = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # BLAS begins its threads at once, and is made for forks
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ | quiet)
+    assert int(found.stdout.splitlines()[-1]) == 1
