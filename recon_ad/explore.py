@@ -750,26 +750,6 @@ def explore_detector(
     if looked.encoder: knobs["levels"] = level_knob(looked.encoder.levels, knobs["view"][0])
     return Explorer(draw, knobs)
 
-# %% ../nbs/api/95_explore.ipynb #25dee33e
-def explore_detector(
-    detector: Detector,                      # fitted
-    images: np.ndarray | Tensor | Sequence,  # what a detector takes: paths, samples, or an array of its size
-) -> Explorer:                               # `.result` is the figure: input, reconstruction, map
-    "Image, view and threshold as knobs, for what a detector makes of images."
-    maps, rebuilt = view_maps(detector, images)
-    pictures = as_float(detector.images(images))
-    masks = true_masks(images, detector.settings.size, detector.settings.resize)
-    ranges = {name: common_vmax(found) for name, found in maps.items()}
-    def draw(image, view, threshold):
-        found, chosen = maps[view][image], slice(image, image + 1)
-        title = verdict_text(view, found.max(), threshold)
-        return title, show_detection(
-            pictures[chosen], rebuilt[chosen], found[None], masks and masks[chosen],
-            vmax=ranges[view], threshold=threshold, title=title, unit="usual spreads",
-        )
-    names = file_names(images, next(iter(maps.values())).amax(dim=(1, 2)))
-    return Explorer(draw, detector_knobs(names, ranges, detector.threshold_))
-
 # %% ../nbs/api/95_explore.ipynb #c394747f
 NAMED_METRICS = (  # the list begins with these, as far as a table has them
     "fused.image_auroc", "fused.image_ap", "fused.pixel_ap", "fused.pixel_auroc", "fused.aupro", "chosen.image_auroc",

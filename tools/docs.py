@@ -20,6 +20,7 @@ import yaml
 from nbconvert import MarkdownExporter
 from nbconvert.preprocessors import ExtractOutputPreprocessor
 
+from gallery import write_gallery
 from pages import finish_site
 from staging import document
 
@@ -30,7 +31,7 @@ PICTURES = "README_files"
 NOTE = "<!-- Made from nbs/index.ipynb by `make docs`; edit that. -->\n\n"
 
 # The sidebar: a section, and the notebooks in it; those of the reference as the data flows, by their numbers.
-SECTIONS = (("How to", "guides/[!dgr]*.ipynb"), ("Experiments", "phases/*.ipynb"), ("Results", "guides/results.ipynb"))
+SECTIONS = (("How to", "guides/[!dgr]*.ipynb"), ("Explorers", "explorers/*.ipynb"), ("Experiments", "phases/*.ipynb"))
 ROOMS = (("Data", 0, 9), ("Damage", 10, 14), ("Training", 15, 49), ("Maps and scores", 50, 69), ("Metrics", 70, 79),
          ("Detector", 80, 83), ("Runs and tables", 84, 94), ("Explorers and commands", 95, 99))
 
@@ -107,9 +108,10 @@ def entries(paths: Iterable[Path]) -> list[dict]:
 
 def sidebar() -> dict:
     "The site's sidebar: the front page, then a section for each kind of notebook that there is."
-    contents = [{"text": "Start", "href": "index.ipynb"}]
+    contents = [{"text": "Start", "href": "index.ipynb"}, {"text": "Gallery", "href": "gallery.md"}]
     for name, pattern in SECTIONS:
         if pages := entries(NOTEBOOKS.glob(pattern)): contents.append({"section": name, "contents": pages})
+    contents += entries(NOTEBOOKS.glob("guides/results.ipynb"))
     reference = []
     for name, first, last in ROOMS:
         rooms = [path for path in NOTEBOOKS.glob("api/*.ipynb") if first <= int(path.name[:2]) <= last]
@@ -176,6 +178,7 @@ def stage() -> Path:
     paths = sorted(staged.rglob("*.ipynb"))
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers: list(workers.map(document, paths))
     for path in paths: finish_page(path, NOTEBOOKS / path.relative_to(staged))
+    write_gallery(NOTEBOOKS, staged, {notebook: name for name, (notebook, _) in sources().items()})
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     text = re.sub(r"\]\(nbs/([\w/]+)\.ipynb\)", r"](\1.html)", text)
     (staged / "CONTRIBUTING.md").write_text(text, encoding="utf-8")
