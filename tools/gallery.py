@@ -37,7 +37,7 @@ def words(notebook: nbformat.NotebookNode) -> tuple[str, str]:
     "A notebook's title, and its quote or else the first sentence below."
     text = notebook.cells[0].source
     title, rest = re.match(r"# (.+)\n*([\s\S]*)", text).groups()
-    plain = re.sub(r"\[([^\]]+)\]\([^)]*\)|[`*>]", r"\1", rest.split("\n\n")[0]).strip()
+    plain = re.sub(r"\[([^\]]+)\]\([^)]*\)|[`*>]", lambda found: found[1] or "", rest.split("\n\n")[0]).strip()
     return title, re.split(r"(?<=[.?!:])\s", plain)[0].rstrip(":")
 
 
