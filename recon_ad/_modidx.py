@@ -349,6 +349,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'recon_ad.explore.OneDamage': ('api/explore.html#onedamage', 'recon_ad/explore.py'),
                                   'recon_ad.explore.SeenImage': ('api/explore.html#seenimage', 'recon_ad/explore.py'),
                                   'recon_ad.explore.View': ('api/explore.html#view', 'recon_ad/explore.py'),
+                                  'recon_ad.explore._check_choice': ('api/explore.html#_check_choice', 'recon_ad/explore.py'),
+                                  'recon_ad.explore._draw_interval': ('api/explore.html#_draw_interval', 'recon_ad/explore.py'),
                                   'recon_ad.explore._explore_one_damage': ('api/explore.html#_explore_one_damage', 'recon_ad/explore.py'),
                                   'recon_ad.explore.as_png': ('api/explore.html#as_png', 'recon_ad/explore.py'),
                                   'recon_ad.explore.axes_at': ('api/explore.html#axes_at', 'recon_ad/explore.py'),

@@ -442,7 +442,8 @@ class LatentLevels:
         self.views = [LatentDistance((level,)) for level in self.levels]
         for seen in detector.look(normal):
             for view in self.views: view.fit_batch(seen)
-        self.normal, self.images = (torch.stack([self.raw(seen) for seen in detector.look(some)]) for some in (normal, images))
+        self.normal = torch.stack([self.raw(seen) for seen in detector.look(normal)])
+        self.images = torch.stack([self.raw(seen) for seen in detector.look(images)])
 
     def raw(self,
         seen: Observation,             # of one image
@@ -513,9 +514,9 @@ def count_verdicts(
 ) -> pd.DataFrame:                   # numbers of images: rows as they are, columns as they are called
     "The confusion matrix."
     called = decide(scores, threshold).numpy()
-    names = {"normal": False, "defective": True}
-    rows = {name: [int((called[labels == is_so] == says).sum()) for says in names.values()] for name, is_so in names.items()}
-    return pd.DataFrame(rows, index=[f"called {name}" for name in names]).T
+    counts = np.zeros((2, 2), int)
+    np.add.at(counts, (labels.astype(int), called.astype(int)), 1)
+    return pd.DataFrame(counts, ["normal", "defective"], ["called normal", "called defective"])
 
 # %% ../nbs/api/95_explore.ipynb #4df68920
 def draw_scores(
@@ -542,10 +543,11 @@ def draw_roc(
 ) -> None:
     "The ROC of the images, and where the threshold stands on it."
     ranking = rank_scores(labels, scores)
-    false, caught = (np.append(0, found.cumsum() / found.sum()) for found in (ranking.normal, ranking.anomalous))
-    ax.plot(100 * false, 100 * caught, color=PALETTE["blue"])
-    shares = 100 * count_verdicts(scores, labels, threshold)["called defective"] / [(~labels).sum(), labels.sum()]
-    ax.plot(*shares, "o", color=PALETTE["orange"], markersize=7, clip_on=False)
+    def share(found): return 100 * np.append(0, found.cumsum() / found.sum())
+    ax.plot(share(ranking.normal), share(ranking.anomalous), color=PALETTE["blue"])
+    counts = count_verdicts(scores, labels, threshold)
+    point = 100 * counts["called defective"] / counts.sum(axis=1)
+    ax.plot(*point, "o", color=PALETTE["orange"], markersize=7, clip_on=False)
     ax.set(xlim=(-2, 102), ylim=(-2, 102), xlabel="false alarms (%)", ylabel="caught (%)")
     ax.set_title(f"AUROC {area_under_roc(ranking):.1%}")
 
@@ -557,7 +559,7 @@ def draw_counts(
     "The confusion matrix, what was called rightly in blue."
     for (row, column), count in np.ndenumerate(counts.to_numpy()):
         colour = PALETTE["blue" if row == column else "orange"]
-        ax.fill([column, column + 1, column + 1, column], [row, row, row + 1, row + 1], color=colour, alpha=0.25)
+        ax.fill_between([column, column + 1], row, row + 1, color=colour, alpha=0.25)
         ax.annotate(str(count), (column + 0.5, row + 0.5), ha="center", va="center", fontsize=14)
     ax.set(xlim=(0, 2), ylim=(2, 0), xticks=[0.5, 1.5], yticks=[0.5, 1.5])
     ax.set(xticklabels=["called\nnormal", "called\ndefective"], yticklabels=["is\nnormal", "is\ndefective"])
@@ -603,14 +605,16 @@ def detector_places(
     wide = 9.1 if ratio > 2.5 else min(2.9, 4.5 * ratio)
     tall = wide / ratio
     right, down = (0, tall + 0.27) if ratio > 2.5 else (wide + 0.12, 0)
-    names = ("image", "reconstruction", "map")
-    places = {name: (0.05 + number * right, 0.6 + number * down, wide, tall) for number, name in enumerate(names)}
+    places = {}
+    for number, name in enumerate(("image", "reconstruction", "map")):
+        places[name] = (0.05 + number * right, 0.3 + number * down, wide, tall)
     left, top = places["map"][:2]
     places["bar"] = (left + wide + 0.1, top, 0.13, tall)
-    end = top + tall + 0.1
-    if not judged: return places, end
-    below = {"scores": (0.9, 4.0), "roc": (5.6, 1.8), "counts": (8.2, 1.7)}
-    return places | {name: (start, end + 0.35, width, 1.8) for name, (start, width) in below.items()}, end + 2.7
+    end = top + tall
+    if not judged: return places, end + 0.1
+    top = end + 0.4
+    below = {"scores": (0.9, top, 4.0, 1.8), "roc": (5.6, top, 1.8, 1.8), "counts": (8.2, top, 1.7, 1.8)}
+    return places | below, top + 2.4
 
 # %% ../nbs/api/95_explore.ipynb #d152fdc7
 class View(NamedTuple):
@@ -657,9 +661,9 @@ def level_knob(
     view: Dropdown,         # of views, CHOSEN among them: who turns levels wants to see them
 ) -> tuple[Widget, str]:    # as `Explorer` takes it
     "From which level of the encoder to which the latent view looks."
-    knob = SelectionRangeSlider(
-        options=list(levels), index=(0, len(levels) - 1), description="levels (of the encoder)", continuous_update=False,
-    )
+    ends = (0, len(levels) - 1)
+    knob = SelectionRangeSlider(options=list(levels), index=ends, continuous_update=False)
+    knob.description = "levels (of the encoder)"
     knob.observe(lambda change: setattr(view, "value", CHOSEN), "value")
     return knob, "From fine detail to whole parts; turning it shows the latent view of these levels."
 
@@ -705,9 +709,10 @@ class Looked:
         normal: np.ndarray | Tensor | Sequence | None = None,  # held-out normal images, to choose levels of the encoder
     ):
         settings, self.unit = detector.settings, unit_of(detector.score_)
-        self.top_k, self.names = settings.top_k, images
+        self.top_k = settings.top_k
         self.pictures = as_float(detector.images(images))[:, 0].cpu()
-        self.masks, self.labels = true_masks(images, settings.size, settings.resize), true_labels(images)
+        self.masks = true_masks(images, settings.size, settings.resize)
+        self.labels = true_labels(images)
         maps, rebuilt = view_maps(detector, images)
         self.rebuilt = rebuilt[:, 0]
         self.views = {name: view_of(found, self.top_k) for name, found in maps.items()}
@@ -733,7 +738,7 @@ class Looked:
 # %% ../nbs/api/95_explore.ipynb #e57a6940
 def explore_detector(
     detector: Detector,                                    # fitted
-    images: np.ndarray | Tensor | Sequence,                # what a detector takes: paths, samples, or an array of its size
+    images: np.ndarray | Tensor | Sequence,                # paths, samples, or an array of its size
     normal: np.ndarray | Tensor | Sequence | None = None,  # held-out normal images, to choose levels of the encoder
 ) -> Explorer:  # `.result` is the figure: image, reconstruction, map, and where labels are known, scores and verdicts
     "Image, view and threshold as knobs, for what a detector makes of images."
@@ -844,6 +849,18 @@ def pair_runs(
     table = keys.pivot_table(index=same, columns=along, values="value")
     return (table[one] - table[other]).dropna()
 
+# %% ../nbs/api/95_explore.ipynb #eac76616
+def _draw_interval(
+    ax: Axes,          # where to draw, on the line below the sets
+    means: pd.Series,  # of each set
+) -> None:
+    "The mean over the sets with Student's interval, and both in words."
+    mean, low, high = mean_interval(means)
+    ax.plot([low, high], [len(means)] * 2, color=PALETTE["orange"], linewidth=3)
+    ax.plot(mean, len(means), "o", color=PALETTE["orange"])
+    interval = "" if len(means) < 2 else f", 95 % interval {low:+.3g} to {high:+.3g}"
+    ax.set_title(f"{mean:+.3g} on average over {len(means)} sets{interval}")
+
 # %% ../nbs/api/95_explore.ipynb #bae24b32
 def plot_pairs(
     differences: pd.Series,  # from `pair_runs`
@@ -852,19 +869,15 @@ def plot_pairs(
 ) -> Figure:                 # a line a set: dots are pairs, bars their means; and Student's interval over the sets
     "Two settings, compared in pairs."
     if differences.empty: raise ValueError(f"plot_pairs: no set has runs of both, {pair}, that differ in nothing else")
+    sets = pd.Series(differences.index.get_level_values("data"), differences.index)
     means = differences.groupby(level="data", sort=False).mean()
-    names, (mean, low, high) = [*means.index, "all sets"], mean_interval(means)
     with recon_ad_style():
-        figure, ax = pyplot.subplots(figsize=(9, 1.1 + 0.3 * len(names)))
+        figure, ax = pyplot.subplots(figsize=(9, 1.4 + 0.3 * len(means)))
         pyplot.close(figure)
-        sets = pd.Series(differences.index.get_level_values("data"), differences.index)
-        draw_set(ax, differences, sets, names)
+        draw_set(ax, differences, sets, [*means.index, "all sets"])
         ax.axvline(0, color="#666666", linewidth=1)
-        ax.plot([low, high], [len(means)] * 2, color=PALETTE["orange"], linewidth=3)
-        ax.plot(mean, len(means), "o", color=PALETTE["orange"])
-        ax.set(xlabel=f"{metric}: {pair}")
-        interval = "" if len(means) < 2 else f", 95 % interval {low:+.3g} to {high:+.3g}"
-        ax.set_title(f"{mean:+.3g} on average over {len(means)} sets{interval}")
+        _draw_interval(ax, means)
+        ax.set_xlabel(f"{metric}: {pair}")
     return figure
 
 # %% ../nbs/api/95_explore.ipynb #a25dc5b9
@@ -893,6 +906,15 @@ def pair_choice(
     along.observe(lambda change: setattr(pair, "options", name_pairs(frame[along.value])), "value")
     return pair
 
+# %% ../nbs/api/95_explore.ipynb #81d44fe4
+def _check_choice(metric: str, metrics: Sequence[str], fields: Sequence[str]) -> None:
+    "Refuse what cannot be drawn."
+    if metric not in metrics:
+        known = ", ".join(metrics[:20])
+        raise ValueError(f"explore_results: no metric {metric!r}, there are {known} and more")
+    if not fields:
+        raise ValueError("explore_results: the runs of a set are alike; there is no field to draw along")
+
 # %% ../nbs/api/95_explore.ipynb #aab65469
 def explore_results(
     frame: pd.DataFrame,                # from `read_results`, `by_score` or `run_study`
@@ -901,11 +923,7 @@ def explore_results(
     "Which metric, along which field: for runs that are stored."
     metrics = sorted(frame.select_dtypes("float").dropna(axis=1, how="all").columns)
     fields = differing_fields(frame, metrics)
-    if metric not in metrics:
-        known = ", ".join(metrics[:20])
-        raise ValueError(f"explore_results: no metric {metric!r}, there are {known} and more")
-    if not fields:
-        raise ValueError("explore_results: the runs of a set are alike; there is no field to draw along")
+    _check_choice(metric, metrics, fields)
     first = list(dict.fromkeys([metric, *find_metrics(metrics)]))
     choice = Dropdown(options=first, value=metric, description="metric (column)")
     along = Dropdown(options=fields, description="along (field)")
