@@ -11,7 +11,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-from docs import alternative, markdown_table, sidebar, sources  # noqa: E402
+from docs import alternative, ends_in_words, markdown_table, sidebar, sources  # noqa: E402
 from gallery import SIZE, pictures, thumbnail, words, write_gallery  # noqa: E402
 from pages import finish  # noqa: E402
 
@@ -37,6 +37,14 @@ def test_a_formula_is_a_picture_with_its_tex_and_one_that_cannot_be_drawn_is_its
 def test_a_figure_is_described_by_its_title():
     assert alternative('show_images(x, title="What was found")') == "What was found"
     assert alternative("show_images(x, title=name)") == ""
+    assert alternative('plot_study(runs, "aupro", titled("Sobel finds little"))') == "Sobel finds little"
+
+
+def test_long_code_that_only_prints_a_conclusion_is_folded():
+    lines = "a = 1\n" * 12
+    assert ends_in_words(new_code_cell(lines + "conclude([a])")) and ends_in_words(new_code_cell(lines + "Markdown(a)"))
+    assert not ends_in_words(new_code_cell(lines + "a")) and not ends_in_words(new_code_cell("Markdown(a)"))
+    assert not ends_in_words(new_markdown_cell(lines + "Markdown(a)"))
 
 
 def test_a_table_of_pandas_in_markdown_says_the_number_of_seeds_not_in_every_cell():

@@ -143,8 +143,13 @@ def introduction(notebook: Path) -> str:
 
 def alternative(source: str) -> str:
     "The title that a cell gives its figure, as far as it is a plain text."
-    found = re.search(r"""(?:title|suptitle)\s*[=(]\s*(["'])((?:(?!\1).)+)\1""", source)
+    found = re.search(r"""(?:title|suptitle|titled)\s*[=(]\s*(["'])((?:(?!\1).)+)\1""", source)
     return found[2] if found and "fig-alt" not in source else ""
+
+
+def ends_in_words(cell: nbformat.NotebookNode) -> bool:
+    "Whether a long cell only prints a conclusion: its code is folded."
+    return cell.cell_type == "code" and len(cell.source.splitlines()) > 12 and bool(re.search(r"^(?:conclude|Markdown)\(", cell.source, re.M))
 
 
 def finish_page(path: Path, source: Path) -> None:
@@ -152,6 +157,8 @@ def finish_page(path: Path, source: Path) -> None:
     notebook = nbformat.reader.reads(path.read_text(encoding="utf-8"))
     for cell in notebook.cells:
         cell.pop("has_sd", None)  # a mark of nbdev's that the notebook format does not know
+        if cell.cell_type == "code": cell.outputs = [output for output in cell.outputs if output.get("text", "said").strip()]
+        if ends_in_words(cell): cell.source = f"#| code-fold: true\n#| code-summary: What is computed\n{cell.source}"
         shown = [output.get("data", {}) for output in cell.get("outputs", [])]
         text = alternative(cell.source) if any("image/png" in data for data in shown) else ""
         if text: cell.source = f"#| fig-alt: {json.dumps(text, ensure_ascii=False)}\n{cell.source}"
