@@ -34,6 +34,10 @@ def test_a_formula_is_a_picture_with_its_tex_and_one_that_cannot_be_drawn_is_its
     assert '<code class="math inline">a_i \\nosuchword 1</code>' in text
 
 
+def test_a_small_fraction_is_drawn():
+    assert 'alt="\\tfrac1n"' in finish(PAGE.replace("a_i \\le 1", "\\tfrac1n"), "")
+
+
 def test_a_figure_is_described_by_its_title():
     assert alternative('show_images(x, title="What was found")') == "What was found"
     assert alternative("show_images(x, title=name)") == ""

@@ -27,7 +27,7 @@ OTHER_WORDS = {r"\lVert": r"\Vert", r"\rVert": r"\Vert", r"\,": r"\ ", r"\;": r"
 def formula(found: re.Match) -> str:
     "A formula as a picture with its TeX as text; TeX alone where matplotlib cannot draw it."
     kind, tex = found[1], html.unescape(found[2]).strip()
-    drawable = tex
+    drawable = re.sub(r"\\tfrac\s*(\w)\s*(\w)", r"\\frac{\1}{\2}", tex)
     for word, other in OTHER_WORDS.items():
         drawable = drawable.replace(word, other)
     file, alt = BytesIO(), html.escape(tex)
