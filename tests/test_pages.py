@@ -90,7 +90,7 @@ def test_the_gallery_leads_to_every_experiment_and_explorer_by_a_figure(tmp_path
 
 
 @pytest.mark.parametrize("size", [(100, 20), (640, 400), (300, 900)])
-def test_a_thumbnail_has_one_size_and_shows_the_whole_width(size):
+def test_a_thumbnail_has_one_size_and_is_filled_from_side_to_side(size):
     picture = Image.new("RGB", size, "black")
     shown = thumbnail(picture).convert("L")
     assert shown.size == SIZE and {shown.getpixel((x, SIZE[1] // 2)) for x in (0, SIZE[0] - 1)} == {0}

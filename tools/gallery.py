@@ -26,8 +26,9 @@ def pictures(notebook: nbformat.NotebookNode) -> list[Image.Image]:
 
 
 def thumbnail(picture: Image.Image) -> Image.Image:
-    "The upper part of a figure, as wide as a card: a picture made smaller twice cannot be read."
-    scaled = picture.resize((SIZE[0], round(picture.height * SIZE[0] / picture.width)), Image.Resampling.LANCZOS)
+    "The part of a figure that fills a card: the upper one of a tall figure, the left one of a very wide one."
+    scale = max(SIZE[0] / picture.width, 0.65 * SIZE[1] / picture.height)
+    scaled = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
     card = Image.new("RGB", SIZE, "white")
     card.paste(scaled.crop((0, 0, *map(min, scaled.size, SIZE))), (0, max(0, SIZE[1] - scaled.height) // 2))
     return card.quantize(128, dither=Image.Dither.NONE)
@@ -48,7 +49,7 @@ def card(path: Path, page: str, site: Path) -> str:
     if not found: return ""
     picture = Path("images") / "gallery" / f"{path.parent.name}_{path.stem}.png"
     (site / picture).parent.mkdir(parents=True, exist_ok=True)
-    thumbnail(max(found[:2], key=lambda one: one.height * one.width)).save(site / picture, optimize=True)
+    thumbnail(max(found, key=lambda one: one.height * one.width)).save(site / picture, optimize=True)
     title, sentence = map(html.escape, words(notebook))
     return f'<a class="card" href="{page}"><img src="{picture.as_posix()}" alt="A figure of: {title}" loading="lazy"><b>{title}</b><span>{sentence}</span></a>'
 
