@@ -378,6 +378,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'recon_ad.explore.file_names': ('api/explore.html#file_names', 'recon_ad/explore.py'),
                                   'recon_ad.explore.find_metrics': ('api/explore.html#find_metrics', 'recon_ad/explore.py'),
                                   'recon_ad.explore.fit_sheet': ('api/explore.html#fit_sheet', 'recon_ad/explore.py'),
+                                  'recon_ad.explore.in_few_colours': ('api/explore.html#in_few_colours', 'recon_ad/explore.py'),
                                   'recon_ad.explore.judge_damage': ('api/explore.html#judge_damage', 'recon_ad/explore.py'),
                                   'recon_ad.explore.level_knob': ('api/explore.html#level_knob', 'recon_ad/explore.py'),
                                   'recon_ad.explore.loss_axes': ('api/explore.html#loss_axes', 'recon_ad/explore.py'),
