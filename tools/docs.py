@@ -20,6 +20,7 @@ import yaml
 from nbconvert import MarkdownExporter
 from nbconvert.preprocessors import ExtractOutputPreprocessor
 
+from gallery import write_gallery
 from pages import finish_site
 from staging import document
 
@@ -30,7 +31,7 @@ PICTURES = "README_files"
 NOTE = "<!-- Made from nbs/index.ipynb by `make docs`; edit that. -->\n\n"
 
 # The sidebar: a section, and the notebooks in it; those of the reference as the data flows, by their numbers.
-SECTIONS = (("How to", "guides/[!dgr]*.ipynb"), ("Experiments", "phases/*.ipynb"), ("Results", "guides/results.ipynb"))
+SECTIONS = (("How to", "guides/[!dgr]*.ipynb"), ("Explorers", "explorers/*.ipynb"), ("Experiments", "phases/*.ipynb"))
 ROOMS = (("Data", 0, 9), ("Damage", 10, 14), ("Training", 15, 49), ("Maps and scores", 50, 69), ("Metrics", 70, 79),
          ("Detector", 80, 83), ("Runs and tables", 84, 94), ("Explorers and commands", 95, 99))
 
@@ -107,9 +108,10 @@ def entries(paths: Iterable[Path]) -> list[dict]:
 
 def sidebar() -> dict:
     "The site's sidebar: the front page, then a section for each kind of notebook that there is."
-    contents = [{"text": "Start", "href": "index.ipynb"}]
+    contents = [{"text": "Start", "href": "index.ipynb"}, {"text": "Gallery", "href": "gallery.md"}]
     for name, pattern in SECTIONS:
         if pages := entries(NOTEBOOKS.glob(pattern)): contents.append({"section": name, "contents": pages})
+    contents += entries(NOTEBOOKS.glob("guides/results.ipynb"))
     reference = []
     for name, first, last in ROOMS:
         rooms = [path for path in NOTEBOOKS.glob("api/*.ipynb") if first <= int(path.name[:2]) <= last]
@@ -141,8 +143,13 @@ def introduction(notebook: Path) -> str:
 
 def alternative(source: str) -> str:
     "The title that a cell gives its figure, as far as it is a plain text."
-    found = re.search(r"""(?:title|suptitle)\s*[=(]\s*(["'])((?:(?!\1).)+)\1""", source)
+    found = re.search(r"""(?:title|suptitle|titled)\s*[=(]\s*(["'])((?:(?!\1).)+)\1""", source)
     return found[2] if found and "fig-alt" not in source else ""
+
+
+def ends_in_words(cell: nbformat.NotebookNode) -> bool:
+    "Whether a long cell only prints a conclusion: its code is folded."
+    return cell.cell_type == "code" and len(cell.source.splitlines()) > 12 and bool(re.search(r"^(?:conclude|Markdown)\(", cell.source, re.M))
 
 
 def finish_page(path: Path, source: Path) -> None:
@@ -150,6 +157,8 @@ def finish_page(path: Path, source: Path) -> None:
     notebook = nbformat.reader.reads(path.read_text(encoding="utf-8"))
     for cell in notebook.cells:
         cell.pop("has_sd", None)  # a mark of nbdev's that the notebook format does not know
+        if cell.cell_type == "code": cell.outputs = [output for output in cell.outputs if output.get("text", "said").strip()]
+        if ends_in_words(cell): cell.source = f"#| code-fold: true\n#| code-summary: What is computed\n{cell.source}"
         shown = [output.get("data", {}) for output in cell.get("outputs", [])]
         text = alternative(cell.source) if any("image/png" in data for data in shown) else ""
         if text: cell.source = f"#| fig-alt: {json.dumps(text, ensure_ascii=False)}\n{cell.source}"
@@ -176,6 +185,7 @@ def stage() -> Path:
     paths = sorted(staged.rglob("*.ipynb"))
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers: list(workers.map(document, paths))
     for path in paths: finish_page(path, NOTEBOOKS / path.relative_to(staged))
+    write_gallery(NOTEBOOKS, staged, {notebook: name for name, (notebook, _) in sources().items()})
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     text = re.sub(r"\]\(nbs/([\w/]+)\.ipynb\)", r"](\1.html)", text)
     (staged / "CONTRIBUTING.md").write_text(text, encoding="utf-8")

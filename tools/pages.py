@@ -14,6 +14,8 @@ FORMULA = re.compile(r'<span class="math (inline|display)">\\[(\[](.+?)\\[)\]]</
 FROM_INTERNET = re.compile(r'<(?:link|script)\b[^>]*(?:href|src)="https?://[^>]*>(?:\s*</script>)?')
 PICTURE_OR_HEADING = re.compile(r"<h[1-6][^>]*>(.*?)</h[1-6]>|<img\b([^>]*)>", re.S)
 HEAD_OF_A_COLUMN = re.compile(r"(?<=<th>)[^<]+(?=</th>)")
+TABLE = re.compile(r"<table\b.*?</table>", re.S)
+SEEDS = re.compile(r"(?<=\d) \((\d+)\)</td>")
 HERE = """<script>addEventListener("DOMContentLoaded", () => {
   const bar = document.querySelector(".sidebar-navigation"), here = bar?.querySelector(".sidebar-link.active");
   if (here) bar.scrollTop = here.offsetTop - bar.clientHeight / 2;
@@ -25,7 +27,7 @@ OTHER_WORDS = {r"\lVert": r"\Vert", r"\rVert": r"\Vert", r"\,": r"\ ", r"\;": r"
 def formula(found: re.Match) -> str:
     "A formula as a picture with its TeX as text; TeX alone where matplotlib cannot draw it."
     kind, tex = found[1], html.unescape(found[2]).strip()
-    drawable = tex
+    drawable = re.sub(r"\\tfrac\s*(\w)\s*(\w)", r"\\frac{\1}{\2}", tex)
     for word, other in OTHER_WORDS.items():
         drawable = drawable.replace(word, other)
     file, alt = BytesIO(), html.escape(tex)
@@ -58,9 +60,18 @@ def breakable(found: re.Match) -> str:
     return re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", found[0])
 
 
+def seeds_once(found: re.Match) -> str:
+    "A table of figures, with a number of runs that stands in every cell said once below it."
+    counts = set(SEEDS.findall(found[0]))
+    if len(counts) != 1: return found[0]
+    count = counts.pop()
+    said = "One run a figure." if count == "1" else f"Means over {count} seeds, ± standard deviation."
+    return f'{SEEDS.sub("</td>", found[0])}<p class="seeds">{said}</p>'
+
+
 def finish(text: str, up: str, source: str = "") -> str:
     "One page: formulas and scripts of its own, tables in boxes that scroll, a line that leads to the source."
-    text = FROM_INTERNET.sub("", FORMULA.sub(formula, text))
+    text = TABLE.sub(seeds_once, FROM_INTERNET.sub("", FORMULA.sub(formula, text)))
     text = re.sub(r"<table\b", r'<div class="table-box" tabindex="0"><table', text)
     text = HEAD_OF_A_COLUMN.sub(breakable, text.replace("</table>", "</table></div>"))
     text = text.replace("</head>", f'<script src="{up}search.js" defer></script>{HERE}</head>', 1)
