@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['parse_minutes', 'parse_seconds', 'parse_threshold', 'parse_rate', 'SETTINGS', 'VERDICTS_HELP', 'COMMANDS',
            'parse_size', 'parse_crop', 'parse_yes', 'number_parser', 'parse_count', 'parse_detector', 'OneLineParser',
-           'too_few', 'shape_note', 'look_at', 'check', 'rate_note', 'alone_note', 'say_trained', 'settings_asked',
-           'train', 'predict', 'say_promise', 'lower_rate_note', 'threshold', 'file_note', 'show', 'export',
-           'choose_notebooks', 'begun', 'pass_on', 'run_papermill', 'phases', 'as_option', 'add_command', 'make_parser',
-           'main']
+           'too_few', 'shape_note', 'settings_said', 'check', 'rate_note', 'alone_note', 'say_trained',
+           'settings_asked', 'train', 'predict', 'say_promise', 'lower_rate_note', 'threshold', 'file_note', 'show',
+           'export', 'choose_notebooks', 'begun', 'pass_on', 'run_papermill', 'phases', 'as_option', 'add_command',
+           'make_parser', 'main']
 
 # %% ../nbs/api/99_cli.ipynb #fb776f3d
 import argparse
@@ -117,60 +117,68 @@ def shape_note(
         f"train with --size {kept} or --resize pad to keep their proportions"
     )
 
-# %% ../nbs/api/99_cli.ipynb #c10c0040
-def look_at(
-    samples: Sequence,          # of list_samples
-    size: tuple[int, int],      # (height, width) wanted, in pixels
-) -> "np.ndarray":              # (n, h, w), 16-bit where one of the files is, else 8-bit
-    "Images resized by Pillow: a level of rounding beside what the network sees, without waiting for PyTorch."
-    import numpy as np
-    from PIL import Image
-    from recon_ad.data import read_image
-    def look(sample):
-        image = read_image(sample.path)
-        small = Image.fromarray(image.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR)
-        return np.round(small).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool: images = list(pool.map(look, samples))
-    if len({image.dtype for image in images}) == 1: return np.stack(images)
-    return np.stack([image if image.dtype == np.uint16 else image.astype(np.uint16) * 257 for image in images])
-
 # %% ../nbs/api/99_cli.ipynb #8f9e991a
-def _report(folder: Path, size: tuple[int, int]) -> "DatasetReport":  # of `check_dataset`
+def _obstacles(
+    report: "DatasetReport",      # of `check_dataset`
+    settings: DetectorSettings,   # that training would be given
+) -> tuple[list[str], str]:       # problems, and a note on pictures that repeat; either may be empty
+    "Everything for which training would refuse normal images that can be read; `check` and `train` both ask here."
+    from recon_ad.alike import alike_note, find_alike, too_alike_to_train
+    from recon_ad.layouts import too_alike
+    trained = [sample for sample in report.samples if sample.split == "train"]
+    good = [sample for sample in trained if sample.path not in report.broken]
+    if not good: return [], ""
+    share, (height, width) = settings.held_out_share, settings.size
+    groups = find_alike(good, settings.size)
+    same = too_alike(report, share, settings.seed) or too_alike_to_train(good, groups, settings)
+    problems = [text for text in (too_few(len(good), share), same) if text]
+    if min(height, width) < 32:  # as `pad_to_multiple` has it
+        problems.append(f"--size: height and width must be at least 32 pixels, got {height} x {width}")
+    return problems, alike_note([sample.path.name for sample in good], groups)
+
+# %% ../nbs/api/99_cli.ipynb #94d940bd
+def _report(folder: Path, settings: DetectorSettings) -> "DatasetReport":  # of `check_dataset`
     "What was understood of a folder, and everything for which training would refuse it."
-    from recon_ad.layouts import Finding, check_dataset, too_alike
-    report = check_dataset(folder, size=size)
-    good = [sample for sample in report.samples if sample.split == "train" and sample.path not in report.broken]
-    more = [text for text in (too_few(len(good)), too_alike(report)) if good and text]
-    if min(size) < 32:  # as `pad_to_multiple` has it
-        more.append(f"--size: height and width must be at least 32 pixels, got {size[0]} x {size[1]}")
-    return dataclasses.replace(report, problems=report.problems + list(map(Finding, more)))
+    from recon_ad.layouts import Finding, check_dataset
+    report = check_dataset(folder, size=settings.size, resize=settings.resize)
+    problems, repeated = _obstacles(report, settings)
+    notes = report.notes + [Finding(repeated)] * bool(repeated)
+    return dataclasses.replace(report, problems=report.problems + list(map(Finding, problems)), notes=notes)
 
 # %% ../nbs/api/99_cli.ipynb #c0e77d04
 def _shortcuts(test: Sequence, size: tuple[int, int]) -> str:
     "What one plain statistic of an image scores on a test; empty where nothing can be measured."
     import numpy as np
+    from recon_ad.alike import look_at
     from recon_ad.shortcuts import shortcut_auroc
     labels = np.array([sample.label for sample in test])
     if len(set(labels.tolist())) < 2: return ""
     found = shortcut_auroc(look_at(test, size), labels)
     return f"{found}: image figures near this prove nothing" if found.bar > 0.7 else str(found)
 
+# %% ../nbs/api/99_cli.ipynb #bf3e754d
+def settings_said(arguments: argparse.Namespace) -> dict[str, object]:
+    "The settings that were typed, by name."
+    given = {name: getattr(arguments, name, None) for name in SETTINGS}
+    return {name: value for name, value in given.items() if value is not None}
+
 # %% ../nbs/api/99_cli.ipynb #68f3f797
 def check(arguments: argparse.Namespace) -> int:  # 0: fine, 1: there are problems
     "`recon_ad check FOLDER`."
+    settings = DetectorSettings(**settings_said(arguments))  # what training would refuse is refused here
+    from recon_ad.alike import look_at
     from recon_ad.foreground import fit_foreground
     from recon_ad.layouts import contact_sheet
-    size = DetectorSettings(size=arguments.size).size  # what training would refuse is refused here
-    report = _report(arguments.folder, size)
+    report = _report(arguments.folder, settings)
     print(report, flush=True)
     usable = [sample for sample in report.samples if sample.path not in report.broken]
     if usable and arguments.contact_sheet:
         print(f"contact sheet: {contact_sheet(report, arguments.contact_sheet)}")
     if report.problems: return 1
     good, test = ([sample for sample in usable if sample.split == split] for split in ("train", "test"))
-    if note := shape_note(good, size): print(note)
-    print(f"foreground: {fit_foreground(look_at(good[:: -(-len(good) // 64)], size))}")
-    if said := _shortcuts(test, size): print(said)
+    if note := shape_note(good, settings.size, settings.resize): print(note)
+    print(f"foreground: {fit_foreground(look_at(good[:: -(-len(good) // 64)], settings.size))}")
+    if said := _shortcuts(test, settings.size): print(said)
     return 0
 
 # %% ../nbs/api/99_cli.ipynb #737e178c
@@ -217,8 +225,7 @@ def say_trained(
 # %% ../nbs/api/99_cli.ipynb #63a8f1d6
 def settings_asked(arguments: argparse.Namespace) -> DetectorSettings:
     "A recipe and what was said beside it."
-    given = {name: getattr(arguments, name) for name in SETTINGS}
-    said = {name: value for name, value in given.items() if value is not None}
+    said = settings_said(arguments)
     if said.get("score") == "auto": del said["score"]  # chosen after training
     # without damage there is nothing to learn marking from
     if said.get("damage") == "none": said = {"architecture": "autoencoder"} | said
@@ -226,27 +233,50 @@ def settings_asked(arguments: argparse.Namespace) -> DetectorSettings:
     return DetectorSettings(**recipe(arguments.recipe) | said)
 
 # %% ../nbs/api/99_cli.ipynb #3ff2cccf
+def _to_learn_from(
+    arguments: argparse.Namespace,
+    asked: DetectorSettings,
+) -> tuple[list, list]:   # samples: normal ones to train on, and those of a test
+    "The images of a folder, with everything that would stop the training told before it begins."
+    from recon_ad.layouts import DatasetError, check_dataset, grouped
+    report = check_dataset(arguments.folder)
+    if report.problems and (report.fatal or not arguments.skip_broken): raise DatasetError(report)
+    if report.problems:
+        said = f"recon_ad: train: {len(report.broken)} of {len(report.samples)} images left out"
+        print("\n  ".join([said, *grouped(report.problems)]), file=sys.stderr)
+    problems, repeated = _obstacles(report, asked)
+    if problems: raise ValueError("; ".join(problems))
+    usable = [sample for sample in report.samples if sample.path not in report.broken]
+    normal, test = ([sample for sample in usable if sample.split == split] for split in ("train", "test"))
+    notes = [f"note: {repeated}"] * bool(repeated) + [shape_note(normal, asked.size, asked.resize)]
+    for note in filter(None, notes): print(note, flush=True)
+    return normal, test
+
+# %% ../nbs/api/99_cli.ipynb #16143d55
+def _region(path: Path | None, settings: DetectorSettings) -> "np.ndarray | None":  # (h, w), bool
+    "The region of interest that an image shows, at the size of the network."
+    from recon_ad.data import fit_mask, read_mask
+    return fit_mask(read_mask(path), settings.size, settings.resize) if path else None
+
+# %% ../nbs/api/99_cli.ipynb #12a91249
 def train(arguments: argparse.Namespace) -> int:
     "`recon_ad train FOLDER DETECTOR`."
     asked = settings_asked(arguments)
-    from recon_ad.data import fit_mask, read_mask
-    from recon_ad.layouts import list_samples
     from recon_ad.detector import Detector, evaluate_detector
     from recon_ad.validation import choose_score
     detector = Detector(asked, arguments.device)
-    arguments.detector.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is told now
-    samples = list_samples(arguments.folder, skip_broken=arguments.skip_broken)
-    normal, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
-    if few := too_few(len(normal), asked.held_out_share): raise ValueError(few)
-    if note := shape_note(normal, asked.size, asked.resize): print(note, flush=True)
-    region = fit_mask(read_mask(arguments.region), asked.size, asked.resize) if arguments.region else None
-    images = detector.images(normal)
+    # a place that cannot be written to is told now
+    arguments.detector.parent.mkdir(parents=True, exist_ok=True)
+    normal, test = _to_learn_from(arguments, asked)
+    images, region = detector.images(normal), _region(arguments.region, asked)
     seconds = None if arguments.minutes is None else 60 * arguments.minutes
-    detector.fit(images, region, seconds, arguments.resume, not arguments.quiet, arguments.threads or "auto")
+    threads = arguments.threads or "auto"
+    detector.fit(images, region, seconds, arguments.resume, not arguments.quiet, threads)
     if arguments.score == "auto": choose_score(detector, images)
     detector.held_out_names_ = [normal[number].path.name for number in detector.held_out_]
     say_trained(detector, detector.held_out_names_, detector.save(arguments.detector))
-    if len({sample.label for sample in test}) == 2: print(evaluate_detector(detector, test, bootstrap=0))
+    labels = {sample.label for sample in test}
+    if len(labels) == 2: print(evaluate_detector(detector, test, bootstrap=0))
     return 0
 
 # %% ../nbs/api/99_cli.ipynb #c8845f14
@@ -521,7 +551,9 @@ def _check_words(one: argparse.ArgumentParser) -> None:
     "What `recon_ad check` is told."
     about = "of normal images, in any layout that the documentation names; may hold a test"
     one.add_argument("folder", type=Path, help=about)
-    one.add_argument("--size", type=parse_size, default=(176, 976), help="HEIGHTxWIDTH (default 176x976)")
+    # whatever training will be told and what depends on it
+    for name in ("size", "resize", "held_out_share", "seed"):
+        one.add_argument(f"--{name.replace('_', '-')}", **SETTINGS[name])
     about = "write a sheet of normal pictures and of every kind of defect"
     one.add_argument("--contact-sheet", type=Path, metavar="FILE.png", help=about)
 

@@ -25,7 +25,6 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "86_run": (3, 2),
     "87_engines": (19, 4),
     "89_sweep": (16, 1),
-    "99_cli": (16, 3),
 }
 
 
