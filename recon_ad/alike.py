@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from jaxtyping import UInt
+from jaxtyping import Float, UInt
 from PIL import Image
 
 from .data import hold_out, load_images, read_image
@@ -40,13 +40,16 @@ def look_at(
     return np.stack(list(map(deep, images)))
 
 # %% ../nbs/api/09_alike.ipynb #c04cc32e
-def _cuts(
-    pixels: int,
-    most: int = 64,     # parts
-) -> list[int]:         # where each part begins, ascending, the first at 0
-    "Pixels divided into parts of nearly one size."
+def _means(
+    flat: UInt[np.ndarray, "n p"],
+    most: int = 64,                    # parts
+) -> Float[np.ndarray, "n parts"]:     # float64
+    "The mean of each part of each image, parts of nearly one size."
+    pixels = flat.shape[1]
     parts = min(most, pixels)
-    return [place * pixels // parts for place in range(parts)]
+    starts = [place * pixels // parts for place in range(parts)]
+    sums = [np.add.reduceat(row, starts, dtype=np.float64) for row in flat]
+    return np.stack(sums) / np.diff([*starts, pixels])
 
 # %% ../nbs/api/09_alike.ipynb #6e4cf7bc
 def _differ(one: UInt[np.ndarray, "p"], other: UInt[np.ndarray, "p"]) -> int:  # in gray levels
@@ -59,11 +62,9 @@ def alike_groups(
     most: float = 2.0,                   # levels of 255 by which a pixel may differ
 ) -> list[list[int]]:                    # indices of two images or more each, ascending
     "Images that show the same."
-    levels = most * np.iinfo(images.dtype).max / 255
+    levels = most * np.iinfo(images.dtype).max / 255 + 1e-6
     flat = images.reshape(len(images), -1)
-    starts = _cuts(flat.shape[1])
-    means = np.stack([np.add.reduceat(row, starts, dtype=np.float64) for row in flat])
-    means /= np.diff([*starts, flat.shape[1]])
+    means = _means(flat)
     groups, left = [], np.arange(len(images))
     while len(left):
         first, others = left[0], left[1:]

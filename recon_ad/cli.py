@@ -142,8 +142,9 @@ def _report(folder: Path, settings: DetectorSettings) -> "DatasetReport":  # of 
     from recon_ad.layouts import Finding, check_dataset
     report = check_dataset(folder, size=settings.size, resize=settings.resize)
     problems, repeated = _obstacles(report, settings)
-    notes = report.notes + [Finding(repeated)] * bool(repeated)
-    return dataclasses.replace(report, problems=report.problems + list(map(Finding, problems)), notes=notes)
+    more = {"problems": report.problems + list(map(Finding, problems))}
+    if repeated: more["notes"] = report.notes + [Finding(repeated)]
+    return dataclasses.replace(report, **more)
 
 # %% ../nbs/api/99_cli.ipynb #c0e77d04
 def _shortcuts(test: Sequence, size: tuple[int, int]) -> str:
@@ -165,7 +166,7 @@ def settings_said(arguments: argparse.Namespace) -> dict[str, object]:
 # %% ../nbs/api/99_cli.ipynb #68f3f797
 def check(arguments: argparse.Namespace) -> int:  # 0: fine, 1: there are problems
     "`recon_ad check FOLDER`."
-    settings = DetectorSettings(**settings_said(arguments))  # what training would refuse is refused here
+    settings = DetectorSettings(**settings_said(arguments))
     from recon_ad.alike import look_at
     from recon_ad.foreground import fit_foreground
     from recon_ad.layouts import contact_sheet
@@ -248,8 +249,8 @@ def _to_learn_from(
     if problems: raise ValueError("; ".join(problems))
     usable = [sample for sample in report.samples if sample.path not in report.broken]
     normal, test = ([sample for sample in usable if sample.split == split] for split in ("train", "test"))
-    notes = [f"note: {repeated}"] * bool(repeated) + [shape_note(normal, asked.size, asked.resize)]
-    for note in filter(None, notes): print(note, flush=True)
+    if repeated: print(f"note: {repeated}", flush=True)
+    if note := shape_note(normal, asked.size, asked.resize): print(note, flush=True)
     return normal, test
 
 # %% ../nbs/api/99_cli.ipynb #16143d55
@@ -433,7 +434,7 @@ def _start_papermill(
     words = [sys.executable, "-m", "papermill", str(notebook), str(copy), "--cwd", ".", "--log-level", "WARNING"]
     for name, value in parameters.items(): words += ["-p", name, str(value)]
     if os.name == "posix":
-        # bars of the kernel reach us as text, which tqdm chooses where a variable starts with SPYDER
+        # bars of the kernel reach us as text: tqdm does so where a variable starts with SPYDER
         words, environment = [*words, "--stderr-file", "/dev/stderr"], {"SPYDER_TEXT_PROGRESS": "1"} | environment
     return subprocess.Popen(words, env=os.environ | environment, stderr=subprocess.PIPE)
 
@@ -487,6 +488,17 @@ def _execute(
         return run_papermill(notebook, copy, given, environment)
     except (ValueError, OSError) as problem: return " ".join(str(problem).split())
 
+# %% ../nbs/api/99_cli.ipynb #441f1018
+def _execute_aloud(notebook: Path, copy: Path, *how: dict) -> bool:  # whether it went well
+    "Execute one phase, and tell when it begins, how long it took and what failed."
+    print(f"=== {notebook.stem}", flush=True)
+    start = time.perf_counter()
+    error = _execute(notebook, copy, *how)
+    if error: print(f"recon_ad: {notebook.stem}: {error}", file=sys.stderr, flush=True)
+    seconds = time.perf_counter() - start
+    print(f"=== {notebook.stem}: {seconds:.0f} s, {'failed' if error else copy}", flush=True)
+    return not error
+
 # %% ../nbs/api/99_cli.ipynb #79597733
 def phases(arguments: argparse.Namespace) -> int:  # 0: all went well, 1: some failed
     "`recon_ad phases FOLDER`."
@@ -498,14 +510,8 @@ def phases(arguments: argparse.Namespace) -> int:  # 0: all went well, 1: some f
     if arguments.engine: wanted["engine"] = arguments.engine
     failed = []
     for notebook in notebooks:
-        print(f"=== {notebook.stem}", flush=True)
-        copy, start = arguments.out / notebook.stem / notebook.name, time.perf_counter()
-        error = _execute(notebook, copy, wanted, environment)
-        if error:
-            failed.append(notebook.stem)
-            print(f"recon_ad: {notebook.stem}: {error}", file=sys.stderr, flush=True)
-        seconds = time.perf_counter() - start
-        print(f"=== {notebook.stem}: {seconds:.0f} s, {'failed' if error else copy}", flush=True)
+        copy = arguments.out / notebook.stem / notebook.name
+        if not _execute_aloud(notebook, copy, wanted, environment): failed.append(notebook.stem)
     if failed: print(f"{len(failed)} of {len(notebooks)} failed: {', '.join(failed)}")
     return int(bool(failed))
 
