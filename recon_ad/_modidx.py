@@ -1108,6 +1108,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'recon_ad.watch.as_time': ('api/watch.html#as_time', 'recon_ad/watch.py'),
                                 'recon_ad.watch.judge_new': ('api/watch.html#judge_new', 'recon_ad/watch.py'),
                                 'recon_ad.watch.listed': ('api/watch.html#listed', 'recon_ad/watch.py'),
+                                'recon_ad.watch.paced': ('api/watch.html#paced', 'recon_ad/watch.py'),
                                 'recon_ad.watch.read_lines': ('api/watch.html#read_lines', 'recon_ad/watch.py'),
                                 'recon_ad.watch.state_of': ('api/watch.html#state_of', 'recon_ad/watch.py'),
                                 'recon_ad.watch.watch_folder': ('api/watch.html#watch_folder', 'recon_ad/watch.py')},

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'State', 'state_of', 'as_time', 'as_line', 'read_lines', 'GrowingTable', 'Arrivals', 'judge_new', 'listed',
-           'Watched', 'watch_folder']
+           'Watched', 'paced', 'watch_folder']
 
 # %% ../nbs/api/98_watch.ipynb #ba5434ee
 import csv
 import io
+import itertools
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +21,9 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from .detector import Detector
-from .verdicts import Drawing, Entry, Verdict, as_cell, earlier_output, escape_bytes, judge_entries
-from .verdicts import list_entries
+from recon_ad.verdicts import (
+    Drawing, Entry, Verdict, as_cell, earlier_output, judge_entries, list_entries,
+)
 
 # %% ../nbs/api/98_watch.ipynb #f97f1aa0
 class State(NamedTuple):
@@ -104,7 +105,8 @@ class GrowingTable:
         self.lock.release()
 
     def _refusal(self, error: OSError) -> OSError:
-        return OSError(f"watch: cannot write {self.path}: {error.strerror or error}; free space, or name another folder")
+        reason = f"{error.strerror or error}; free space, or name another folder"
+        return OSError(f"watch: cannot write {self.path}: {reason}")
 
     def _append(self, line: bytes) -> None:
         before = os.fstat(self.file.fileno()).st_size
@@ -123,10 +125,13 @@ class GrowingTable:
 @dataclass
 class Arrivals:
     "What was seen in a folder, look by look."
-    patience: int = 10                                      # looks at an unchanged file before it is given up
-    done: set[tuple[str, str]] = field(default_factory=set) # what has a verdict: its name and time, as in the table
-    seen: dict[str, State | None] = field(default_factory=dict)   # as it was in the last look
-    looks: Counter = field(default_factory=Counter)         # for how many looks it has been so
+    # looks at an unchanged file before it is given up
+    patience: int = 10
+    # what has a verdict: its name and time, as in the table
+    done: set[tuple[str, str]] = field(default_factory=set)
+    # each file as it was in the last look, and for how many looks it has been so
+    seen: dict[str, State | None] = field(default_factory=dict)
+    looks: Counter = field(default_factory=Counter)
 
     def key(self, entry: Entry) -> tuple[str, str]:
         "What an entry is known by."
@@ -140,10 +145,11 @@ class Arrivals:
             is_same = name in before and before[name] == state
             self.looks[name] = self.looks[name] + 1 if is_same else 1
         self.looks = Counter({name: self.looks[name] for name in self.seen})
-        return [entry for entry in entries if self.key(entry) not in self.done and self._is_due(entry)]
+        return list(filter(self._is_due, entries))
 
     def _is_due(self, entry: Entry) -> bool:
-        return self.looks[entry.name] >= (self.patience if entry.problem else 2)
+        needed = max(2, self.patience) if entry.problem else 2
+        return self.looks[entry.name] >= needed and self.key(entry) not in self.done
 
     def accepts(self, entry: Entry, said: Verdict) -> bool:
         "Whether a verdict counts: the file is as it was, and was given its time where it cannot be read."
@@ -188,9 +194,9 @@ def listed(
 @dataclass
 class Watched:
     "What came of watching a folder, so far."
-    counts: Counter = field(default_factory=Counter)    # verdict to number of files, since the start
-    before: int = 0                                     # files that the table had already
-    waiting: list[str] = field(default_factory=list)    # that are there and have no verdict
+    counts: Counter = field(default_factory=Counter)   # verdict to number of files, since the start
+    before: int = 0                                    # files that the table had already
+    waiting: list[str] = field(default_factory=list)   # that are there and have no verdict
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{self.counts[kind]} {kind}" for kind in ("good", "defective", "undecided"))
@@ -199,6 +205,16 @@ class Watched:
         if not self.waiting: return said
         more = " ..." if len(self.waiting) > 3 else ""
         return f"{said}; {len(self.waiting)} not judged yet: {', '.join(self.waiting[:3])}{more}"
+
+# %% ../nbs/api/98_watch.ipynb #9135b7a2
+def paced(
+    rounds: int | None,         # None for ever
+    wait: Callable[[], None],   # between two of them
+) -> Iterator[int]:             # 0, 1, ...
+    "The number of each look, with a wait before each but the first."
+    for number in itertools.count() if rounds is None else range(rounds):
+        if number: wait()
+        yield number
 
 # %% ../nbs/api/98_watch.ipynb #a5b95815
 def watch_folder(
@@ -219,8 +235,7 @@ def watch_folder(
     with GrowingTable(out / "watched.csv") as table:
         arrivals = Arrivals(patience, {(row["file"], row["written"]) for row in table.rows})
         watched.before = len(table.rows)
-        for number in range(rounds) if rounds is not None else iter(int, 1):
-            if number or watched.waiting: wait()
+        for _ in paced(rounds, wait):
             entries, why = listed(given, spared)
             if why and why != hindered: tell(f"{given}: {why}; waiting for it")
             hindered = why
