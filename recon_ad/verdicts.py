@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['OUTPUT', 'Verdict', 'escape_bytes', 'plain_name', 'as_cell', 'Entry', 'entry_problem', 'walk_entries',
            'earlier_output', 'list_entries', 'Picture', 'drawn_size', 'shrink', 'read_picture', 'judge_files',
-           'why_undecided', 'locate', 'verdict_on', 'Drawing', 'picture_name', 'brightest_value', 'colour_map',
-           'write_pictures', 'judge_entries', 'judge_folder', 'promise_rate', 'score_good', 'promise_note']
+           'shows_no_part', 'why_undecided', 'locate', 'verdict_on', 'Drawing', 'picture_name', 'brightest_value',
+           'colour_map', 'write_pictures', 'judge_entries', 'judge_folder', 'promise_rate', 'score_good',
+           'promise_note']
 
 # %% ../nbs/api/97_verdicts.ipynb #5658cb53
 import csv
@@ -193,6 +194,13 @@ def judge_files(
             for picture in pictures:
                 yield picture, next(found) if isinstance(picture, Picture) else None
 
+# %% ../nbs/api/97_verdicts.ipynb #eee843b3
+def shows_no_part(picture: Picture) -> str:  # empty where it may show one
+    "Why there is no part in a picture, whatever its score."
+    height, width = picture.size
+    if min(picture.size) < 2: return f"{height} x {width} pixels show no part"
+    return "" if picture.contrast else "no contrast: all pixels have one gray level"
+
 # %% ../nbs/api/97_verdicts.ipynb #3a25735a
 def why_undecided(
     picture: Picture,
@@ -202,9 +210,7 @@ def why_undecided(
     score = found.anomaly_score.item()
     if not math.isfinite(score): return f"the score is {score}"
     if not found.anomaly_map.isfinite().all(): return "the map holds values that are not finite"
-    height, width = picture.size
-    if min(picture.size) < 2: return f"{height} x {width} pixels show no part"
-    return "" if picture.contrast else "no contrast: all pixels have one gray level"
+    return shows_no_part(picture)
 
 # %% ../nbs/api/97_verdicts.ipynb #d6187407
 def locate(

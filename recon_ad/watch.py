@@ -117,6 +117,10 @@ class GrowingTable:
             self.file.truncate(before)  # no half line stays
             raise self._refusal(error) from error
 
+    def known(self) -> set[tuple[str, str]]:
+        "What it has a verdict on, from before: name and time."
+        return {(row["file"], row["written"]) for row in self.rows}
+
     def add(self, said: Verdict, written: str) -> None:
         "Write down a verdict; it is on the disk afterwards."
         self._append(as_line([*said, written]))
@@ -230,11 +234,10 @@ def watch_folder(
     wait: Callable[[], None] = lambda: time.sleep(1.0),   # between two looks
 ) -> None:
     "Judge what arrives in a folder until something interrupts."
-    spared = earlier_output(given, out) | {os.path.realpath(path) for path in passed_over}
+    spared = earlier_output(given, out) | set(map(os.path.realpath, passed_over))
     hindered = ""
     with GrowingTable(out / "watched.csv") as table:
-        arrivals = Arrivals(patience, {(row["file"], row["written"]) for row in table.rows})
-        watched.before = len(table.rows)
+        arrivals, watched.before = Arrivals(patience, table.known()), len(table.rows)
         for _ in paced(rounds, wait):
             entries, why = listed(given, spared)
             if why and why != hindered: tell(f"{given}: {why}; waiting for it")
