@@ -37,7 +37,8 @@ def look_into(
     test = [sample for sample in report.samples if sample.split == "test"]
     if test and report.problems: raise DatasetError(report)
     if not test and (folder / "train").is_dir():
-        raise ValueError(f"{who}: {folder} holds no test, and what was trained on proves nothing; name a folder of new pictures")
+        remedy = "what was trained on proves nothing; name a folder of new pictures"
+        raise ValueError(f"{who}: {folder} holds no test, and {remedy}")
     return Given(folder, report, test)
 
 # %% ../nbs/api/98_appraisal.ipynb #bbeba501
@@ -45,7 +46,7 @@ class Appraisal(NamedTuple):
     "What a detector says of a folder, and how right it is."
     verdicts: list[Verdict]               # one a file, the same order for every detector
     paths: list[Path]                     # of these files
-    kinds: list[str]                      # what each is: good, or the kind of defect; empty where nobody says
+    kinds: list[str]                      # what each is: good, or a kind of defect; empty where unknown
     evaluation: Evaluation | None = None  # None where nobody says
 
     def wrong(self, kind: str) -> list[int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from .appraisal import Appraisal
 from .files import whole_file
 from .results import bootstrap_images
-from .verdicts import as_cell
+from .verdicts import Verdict, as_cell
 
 # %% ../nbs/api/98_compare.ipynb #b0b97828
 def auroc_difference(
@@ -35,6 +35,11 @@ def disagreements(a: Appraisal, b: Appraisal) -> list[int]:
     both = enumerate(zip(a.verdicts, b.verdicts))
     return [place for place, (one, other) in both if one.verdict != other.verdict]
 
+# %% ../nbs/api/98_compare.ipynb #6ba730e9
+def _told(said: Verdict) -> str:
+    "A verdict with its score, in columns."
+    return f"{said.verdict:<9} {'' if said.score is None else f'{said.score:.4g}':<8}"
+
 # %% ../nbs/api/98_compare.ipynb #fdf9f1d3
 def disagreement_lines(
     a: Appraisal,
@@ -42,15 +47,14 @@ def disagreement_lines(
     most: int = 40,    # files that are named
 ) -> list[str]:
     "The files on which two detectors have different verdicts, with both scores."
-    def told(said): return f"{said.verdict:<9} {'' if said.score is None else f'{said.score:.4g}':<8}"
-    places = disagreements(a, b)
-    if not places: return [f"the same verdict on all {len(a.verdicts)} files"]
+    places, every = disagreements(a, b), len(a.verdicts)
+    if not places: return [f"the same verdict on all {every} files"]
     width = max(len(a.verdicts[place].file) for place in places[:most])
-    lines = [f"different verdicts on {len(places)} of {len(a.verdicts)} files:"]
+    lines = [f"different verdicts on {len(places)} of {every} files:"]
     for place in places[:most]:
-        one, other = a.verdicts[place], b.verdicts[place]
         known = f"  ({a.kinds[place]})" if a.kinds[place] else ""
-        lines.append(f"  {one.file:<{width}}  A {told(one)}  B {told(other)}{known}".rstrip())
+        sides = f"A {_told(a.verdicts[place])}  B {_told(b.verdicts[place])}"
+        lines.append(f"  {a.verdicts[place].file:<{width}}  {sides}{known}".rstrip())
     if len(places) > most: lines.append(f"  and {len(places) - most} more; --csv FILE has all of them")
     return lines
 
@@ -68,22 +72,26 @@ def _figure_line(name: str, a: float, b: float, reason: str) -> str:
     if math.isnan(a) or math.isnan(b): return f"{name:<13}{reason:>9}"
     return f"{name:<13}{a:>9.4f}{b:>9.4f}{b - a:>+10.4f}"
 
+# %% ../nbs/api/98_compare.ipynb #7ce55cae
+def _in_words(difference: float, low: float, high: float) -> str:
+    "What `auroc_difference` has found."
+    better = f"more than chance: {'B' if low > 0 else 'A'} is better"
+    said = "may be chance" if low <= 0 <= high else better
+    return f"image AUROC, B - A: {difference:+.4f}, 95 % in {low:+.4f} to {high:+.4f}, {said}"
+
 # %% ../nbs/api/98_compare.ipynb #3a7dc97c
 def side_by_side(a: Appraisal, b: Appraisal) -> list[str]:
     "Metrics and counts of two detectors, a line each, and whether the difference is more than chance."
     lines = [f"{'':<13}{'A':>9}{'B':>9}{'B - A':>10}"]
     if a.evaluation is not None and b.evaluation is not None:
-        reasons = a.evaluation.reasons | b.evaluation.reasons
+        reasons, figures = a.evaluation.reasons | b.evaluation.reasons, b.evaluation.figures
         for name, value in a.evaluation.figures.items():
-            lines.append(_figure_line(name, value, b.evaluation.figures[name], reasons.get(name, "")))
+            lines.append(_figure_line(name, value, figures[name], reasons.get(name, "")))
     others = _counts(b)
     for name, count in _counts(a).items():
         lines.append(f"{name:<13}{count:>9}{others[name]:>9}{others[name] - count:>+10}")
-    if found := auroc_difference(a, b):
-        difference, low, high = found
-        chance = "may be chance" if low <= 0 <= high else f"more than chance: {'B' if low > 0 else 'A'} is better"
-        lines.append(f"image AUROC, B - A: {difference:+.4f}, 95 % in {low:+.4f} to {high:+.4f}, {chance}")
-    return lines
+    found = auroc_difference(a, b)
+    return [*lines, _in_words(*found)] if found else lines
 
 # %% ../nbs/api/98_compare.ipynb #24e9fca4
 def write_comparison(
@@ -99,5 +107,6 @@ def write_comparison(
         rows.writerow([*columns, "differ"])
         for kind, one, other in zip(a.kinds, a.verdicts, b.verdicts):
             cells = [one.file, kind]
-            for said in (one, other): cells += [said.verdict, said.score, said.threshold, said.error]
+            for said in (one, other):
+                cells += [said.verdict, said.score, said.threshold, said.error]
             rows.writerow(map(as_cell, [*cells, "yes" if one.verdict != other.verdict else "no"]))
