@@ -46,7 +46,7 @@ class Appraisal(NamedTuple):
     "What a detector says of a folder, and how right it is."
     verdicts: list[Verdict]               # one a file, the same order for every detector
     paths: list[Path]                     # of these files
-    kinds: list[str]                      # what each is: good, or a kind of defect; empty where unknown
+    kinds: list[str]                      # good, or a kind of defect; empty where unknown
     evaluation: Evaluation | None = None  # None where nobody says
 
     def wrong(self, kind: str) -> list[int]:

@@ -332,7 +332,7 @@ def watch(arguments: argparse.Namespace) -> int:  # 0; 3 where --rounds were tak
     if not given.is_dir(): raise FileNotFoundError(f"watch: there is no folder {given}")
     from recon_ad.verdicts import Drawing, escape_bytes
     from recon_ad.watch import Watched, watch_folder
-    detector, watched = _loaded(arguments), Watched()
+    detector, watched, drawing = _loaded(arguments), Watched(), Drawing(arguments.drawing, arguments.largest)
     tell = lambda said: tell_verdict(said, arguments.quiet)
     wait = lambda: time.sleep(arguments.every)
     how = {"passed_over": [file], "patience": arguments.patience, "rounds": arguments.rounds, "wait": wait}
@@ -340,7 +340,7 @@ def watch(arguments: argparse.Namespace) -> int:  # 0; 3 where --rounds were tak
     if not arguments.quiet: print(f"watching {escape_bytes(str(given))}; Ctrl-C ends it", flush=True)
     try:
         with _end_is_an_interrupt():
-            watch_folder(detector, given, out, tell, watched, Drawing(arguments.drawing, arguments.largest), **how)
+            watch_folder(detector, given, out, tell, watched, drawing, **how)
         code = 3 if watched.counts["undecided"] else 0
     except KeyboardInterrupt: pass
     print(f"{watched}; {escape_bytes(str(out / 'watched.csv'))}", flush=True)
@@ -717,8 +717,8 @@ def _predict_words(one: argparse.ArgumentParser) -> None:
 
 # %% ../nbs/api/99_cli.ipynb #6f4f4d5b
 WATCH_HELP = """\
-watched.csv gains a line for each file as it becomes whole: the columns of scores.csv, and `written`,
-when the file was last changed. A file is judged once; a name that is used again for another picture
+watched.csv gains a line for each file as it becomes whole: the columns of scores.csv, and
+`written`, when the file was last changed. A file is judged once; a name that is used again for another picture
 is judged again. After a crash or a restart it goes on; a line that was cut off is made again.
 
 exit code:
