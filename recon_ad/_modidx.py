@@ -722,6 +722,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'recon_ad.report.score_groups': ('api/report.html#score_groups', 'recon_ad/report.py'),
                                  'recon_ad.report.scores_section': ('api/report.html#scores_section', 'recon_ad/report.py'),
                                  'recon_ad.report.settings_section': ('api/report.html#settings_section', 'recon_ad/report.py'),
+                                 'recon_ad.report.show_part': ('api/report.html#show_part', 'recon_ad/report.py'),
                                  'recon_ad.report.show_parts': ('api/report.html#show_parts', 'recon_ad/report.py'),
                                  'recon_ad.report.summary': ('api/report.html#summary', 'recon_ad/report.py'),
                                  'recon_ad.report.table_of': ('api/report.html#table_of', 'recon_ad/report.py'),

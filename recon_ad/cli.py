@@ -332,7 +332,8 @@ def watch(arguments: argparse.Namespace) -> int:  # 0; 3 where --rounds were tak
     if not given.is_dir(): raise FileNotFoundError(f"watch: there is no folder {given}")
     from recon_ad.verdicts import Drawing, escape_bytes
     from recon_ad.watch import Watched, watch_folder
-    detector, watched, drawing = _loaded(arguments), Watched(), Drawing(arguments.drawing, arguments.largest)
+    detector, watched = _loaded(arguments), Watched()
+    drawing = Drawing(arguments.drawing, arguments.largest)
     tell = lambda said: tell_verdict(said, arguments.quiet)
     wait = lambda: time.sleep(arguments.every)
     how = {"passed_over": [file], "patience": arguments.patience, "rounds": arguments.rounds, "wait": wait}
@@ -718,8 +719,9 @@ def _predict_words(one: argparse.ArgumentParser) -> None:
 # %% ../nbs/api/99_cli.ipynb #6f4f4d5b
 WATCH_HELP = """\
 watched.csv gains a line for each file as it becomes whole: the columns of scores.csv, and
-`written`, when the file was last changed. A file is judged once; a name that is used again for another picture
-is judged again. After a crash or a restart it goes on; a line that was cut off is made again.
+`written`, when the file was last changed. A file is judged once; a name that is used again for
+another picture is judged again. After a crash or a restart it goes on; a line that was cut off
+is made again.
 
 exit code:
   0  it was ended by Ctrl-C or by the signal SIGTERM, or --rounds are over and every file was judged

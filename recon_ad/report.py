@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'text_of', 'table_of', 'list_of', 'as_url', 'chart', 'read_history', 'draw_curve', 'score_groups',
-           'draw_scores', 'scale_of', 'show_parts', 'Subject', 'summary', 'data_section', 'settings_section',
-           'curve_section', 'scores_section', 'metrics_section', 'pictures_section', 'undecided_section', 'page',
-           'write_report']
+           'draw_scores', 'scale_of', 'show_part', 'show_parts', 'Subject', 'summary', 'data_section',
+           'settings_section', 'curve_section', 'scores_section', 'metrics_section', 'pictures_section',
+           'undecided_section', 'page', 'write_report']
 
 # %% ../nbs/api/98_report.ipynb #d01d9bcf
 import base64
@@ -22,13 +22,13 @@ import torch
 from PIL import Image
 
 from .appraisal import Appraisal, Given
-from .detector import Detector
+from .detector import Detector, Prediction
 from .files import whole_file
 from .layouts import grouped
 from .settings import DetectorSettings
 from .training import read_checkpoint
 from recon_ad.verdicts import (
-    brightest_value, colour_map, escape_bytes, judge_files, promise_note,
+    Picture, Verdict, brightest_value, colour_map, escape_bytes, judge_files, promise_note,
 )
 
 # %% ../nbs/api/98_report.ipynb #31e8c314
@@ -125,18 +125,18 @@ def draw_scores(
     "Every score as a dot, a row a group, on one axis with the threshold."
     import matplotlib.pyplot as plt
     from recon_ad.plots import PALETTE, recon_ad_style
+    names = [f"{name[:18]} ({len(scores)})" for name, scores in groups.items()]
     with recon_ad_style():
         figure, axes = plt.subplots(figsize=(width, 1.0 + 0.42 * len(groups)))
         for row, (name, scores) in enumerate(groups.items()):
             # dots of one row are spread a little, always in the same way
             height = row + 0.5 * (np.random.default_rng(row).random(len(scores)) - 0.5)
-            color = PALETTE["blue"] if name in ("held out", "good") else PALETTE["orange"]
+            color = PALETTE["blue" if name in ("held out", "good") else "orange"]
             axes.scatter(scores, height, 16, color, alpha=0.6, linewidths=0)
         axes.axvline(threshold, color=PALETTE["black"], linestyle="--", linewidth=1.2)
-        axes.set_title(f"dashed: the threshold, {threshold:.4g}")
-        names = [f"{name[:18]} ({len(scores)})" for name, scores in groups.items()]
         axes.set(yticks=range(len(groups)), yticklabels=names, xlabel="image score")
-        axes.invert_yaxis()
+        axes.set_title(f"dashed: the threshold, {threshold:.4g}")
+        axes.set_ylim(len(groups) - 0.5, -0.5)
         plt.close(figure)
     return figure
 
@@ -153,23 +153,33 @@ def scale_of(threshold: float) -> str:
             f"<p><span>0</span><span>threshold {threshold:.4g}</span><span>{most:.4g} and above</span></p></div>")
 
 # %% ../nbs/api/98_report.ipynb #aa54c323
+def show_part(
+    picture: Picture,
+    seen: Prediction,     # for this picture
+    said: Verdict,        # on it
+    kind: str,            # good, or a kind of defect; empty where unknown
+    resize: str,          # how the picture was brought to the detector's size
+) -> str:
+    "A picture, and the same with its map laid over."
+    drawn = colour_map(picture, seen.anomaly_map[0].numpy(), resize, said.threshold)
+    images = {"the picture": picture.shown, "its anomaly map laid over": drawn["overlay"]}
+    name, what = text_of(said.file), f", in truth {text_of(kind)}" if kind else ""
+    shown = [f'<img src="{as_url(image)}" alt="{name}: {about}">' for about, image in images.items()]
+    return (f"<figure>{''.join(shown)}<figcaption><b>{name}</b><br>score {said.score:.4g}, "
+            f"called {said.verdict}{what}</figcaption></figure>")
+
+# %% ../nbs/api/98_report.ipynb #3028b69f
 def show_parts(
     detector: Detector,
     found: Appraisal,
     places: Sequence[int],    # among its files
 ) -> str:
-    "Pictures with their maps laid over, side by side where there is room."
-    judged, parts = judge_files(detector, [found.paths[place] for place in places], 900), []
+    "Pictures with their maps, side by side where there is room."
+    judged = judge_files(detector, [found.paths[place] for place in places], 900)
+    resize, parts = detector.settings.resize, []
     for place, (picture, seen) in zip(places, judged):
-        said = found.verdicts[place]
         if seen is None or not seen.anomaly_map.isfinite().all(): continue
-        drawn = colour_map(picture, seen.anomaly_map[0].numpy(), detector.settings.resize, said.threshold)
-        name, kind = text_of(said.file), text_of(found.kinds[place])
-        images = [(picture.shown, "the picture"), (drawn["overlay"], "its anomaly map laid over")]
-        shown = "".join(f'<img src="{as_url(image)}" alt="{name}: {about}">' for image, about in images)
-        what = f", in truth {kind}" if kind else ""
-        parts.append(f"<figure>{shown}<figcaption><b>{name}</b><br>score {said.score:.4g}, "
-                     f"called {said.verdict}{what}</figcaption></figure>")
+        parts.append(show_part(picture, seen, found.verdicts[place], found.kinds[place], resize))
     return f"<div class=parts>{''.join(parts)}</div>" if parts else ""
 
 # %% ../nbs/api/98_report.ipynb #9e957ba0
@@ -234,7 +244,8 @@ def curve_section(history: Sequence[dict]) -> str:
 def scores_section(about: Subject) -> str:
     "Where held-out and judged parts lie, beside the threshold and what it promises."
     detector, groups = about.detector, score_groups(about.detector, about.found)
-    promise = f"<p>Above {detector.threshold_:.5g} is defective; the detector’s threshold {text_of(promise_note(detector))}.</p>"
+    line = f"Above {detector.threshold_:.5g} is defective"
+    promise = f"<p>{line}; the detector’s threshold {text_of(promise_note(detector))}.</p>"
     if not groups: return promise
     said = [f"{name}: {len(scores)} from {scores.min():.4g} to {scores.max():.4g}" for name, scores in groups.items()]
     text = f"image scores, threshold {detector.threshold_:.4g}; {'; '.join(said)}"
@@ -291,20 +302,23 @@ h2 { font-size: 1.25rem; margin: 2.2rem 0 0.6rem; padding-top: 0.8rem; border-to
 h3 { font-size: 1.05rem; margin: 1.4rem 0 0.5rem; }
 p, ul { max-width: 46rem; } ul { padding-left: 1.2rem; }
 .cards { display: flex; flex-wrap: wrap; gap: 0.75rem; margin: 1rem 0; }
-.cards div { flex: 1 1 9rem; padding: 0.7rem 0.9rem; border: 1px solid #ddd; border-radius: 0.4rem; font-size: 0.9rem; }
+.cards div { flex: 1 1 9rem; padding: 0.7rem 0.9rem; border: 1px solid #ddd; border-radius: 0.4rem;
+  font-size: 0.9rem; }
 .cards strong { display: block; font-size: 1.5rem; line-height: 1.3; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; }
-th, td { padding: 0.3rem 0.8rem 0.3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #eee;
-  overflow-wrap: normal; }
+th, td { padding: 0.3rem 0.8rem 0.3rem 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid #eee; overflow-wrap: normal; }
 th { border-bottom-color: #999; } .number { text-align: right; }
 details { margin-top: 0.8rem; } summary { cursor: pointer; padding: 0.3rem 0; }
 img { display: block; max-width: 100%; height: auto; } img.chart { width: 46rem; }
-.parts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.2rem; }
+.parts { display: grid; gap: 1.2rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
 figure { margin: 0; } figure img { width: 100%; margin-bottom: 0.25rem; }
 figcaption { font-size: 0.9rem; }
 .scale { max-width: 24rem; } .scale div { height: 0.9rem; border: 1px solid #999; }
-.scale p { display: flex; justify-content: space-between; gap: 0.5rem; margin: 0.2rem 0; font-size: 0.85rem; }
+.scale p { display: flex; justify-content: space-between; gap: 0.5rem; margin: 0.2rem 0;
+  font-size: 0.85rem; }
 """
 
 # %% ../nbs/api/98_report.ipynb #7ed22a83
