@@ -707,6 +707,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'recon_ad.ranking.thin_curve': ('api/ranking.html#thin_curve', 'recon_ad/ranking.py'),
                                   'recon_ad.ranking.to_array': ('api/ranking.html#to_array', 'recon_ad/ranking.py')},
             'recon_ad.report': { 'recon_ad.report.Subject': ('api/report.html#subject', 'recon_ad/report.py'),
+                                 'recon_ad.report._spread': ('api/report.html#_spread', 'recon_ad/report.py'),
                                  'recon_ad.report.as_url': ('api/report.html#as_url', 'recon_ad/report.py'),
                                  'recon_ad.report.chart': ('api/report.html#chart', 'recon_ad/report.py'),
                                  'recon_ad.report.curve_section': ('api/report.html#curve_section', 'recon_ad/report.py'),

@@ -116,6 +116,11 @@ def score_groups(
         groups[kind or "judged"] = np.array([score for score in scores if score is not None], float)
     return {name: scores for name, scores in groups.items() if len(scores)}
 
+# %% ../nbs/api/98_report.ipynb #a3c48f01
+def _spread(count: int, seed: int) -> np.ndarray:  # in [-0.25, 0.25]
+    "How far dots of one row are moved, so that they do not hide each other; always in the same way."
+    return 0.5 * (np.random.default_rng(seed).random(count) - 0.5)
+
 # %% ../nbs/api/98_report.ipynb #a7c88cdb
 def draw_scores(
     groups: dict[str, np.ndarray],   # of `score_groups`
@@ -129,11 +134,10 @@ def draw_scores(
     with recon_ad_style():
         figure, axes = plt.subplots(figsize=(width, 1.0 + 0.42 * len(groups)))
         for row, (name, scores) in enumerate(groups.items()):
-            # dots of one row are spread a little, always in the same way
-            height = row + 0.5 * (np.random.default_rng(row).random(len(scores)) - 0.5)
+            height = row + _spread(len(scores), row)
             color = PALETTE["blue" if name in ("held out", "good") else "orange"]
             axes.scatter(scores, height, 16, color, alpha=0.6, linewidths=0)
-        axes.axvline(threshold, color=PALETTE["black"], linestyle="--", linewidth=1.2)
+        axes.axvline(threshold, color=PALETTE["black"], linestyle="--")
         axes.set(yticks=range(len(groups)), yticklabels=names, xlabel="image score")
         axes.set_title(f"dashed: the threshold, {threshold:.4g}")
         axes.set_ylim(len(groups) - 0.5, -0.5)
