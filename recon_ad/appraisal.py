@@ -7,6 +7,7 @@ __all__ = ['Given', 'look_into', 'Appraisal', 'verdict_by_score', 'appraise']
 
 # %% ../nbs/api/98_appraisal.ipynb #449b2622
 import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +76,8 @@ def verdict_by_score(
 def _measured(detector: Detector, given: Given, bootstrap: int) -> Appraisal:
     "A folder with a test."
     base = given.folder if given.folder.is_dir() else given.folder.parent
-    names = [plain_name(sample.path.relative_to(base)) for sample in given.test]
+    # a list may name files that lie elsewhere
+    names = [plain_name(os.path.relpath(sample.path, base)) for sample in given.test]
     evaluation = evaluate_detector(detector, given.test, bootstrap)
     paths = [sample.path for sample in given.test]
     told = zip(names, paths, evaluation.images.score.tolist())

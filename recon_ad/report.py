@@ -130,7 +130,8 @@ def draw_scores(
     "Every score as a dot, a row a group, on one axis with the threshold."
     import matplotlib.pyplot as plt
     from recon_ad.plots import PALETTE, recon_ad_style
-    names = [f"{name[:18]} ({len(scores)})" for name, scores in groups.items()]
+    # a dollar would begin a formula
+    names = [rf"{name[:18]} ({len(scores)})".replace("$", r"\$") for name, scores in groups.items()]
     with recon_ad_style():
         figure, axes = plt.subplots(figsize=(width, 1.0 + 0.42 * len(groups)))
         for row, (name, scores) in enumerate(groups.items()):
