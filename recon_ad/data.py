@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'PIXEL_LIMIT', 'FITS', 'pixel_limit', 'open_image', 'read_image', 'read_with_color', 'fit_image',
            'restore_map', 'Sample', 'to_float', 'deepen', 'load_images', 'read_mask', 'image_size', 'load_masks',
-           'fit_mask', 'hold_out', 'list_images', 'as_rows', 'as_images']
+           'fit_mask', 'hold_out', 'list_images', 'as_rows', 'as_images', 'brightness', 'Look', 'Shown', 'sum_up',
+           'reasons_against', 'look_at']
 
 # %% ../nbs/api/00_data.ipynb #05284b0c
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -19,8 +21,9 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 # %% ../nbs/api/00_data.ipynb #41660f2e
 import numpy as np
@@ -46,7 +49,7 @@ def pixel_limit() -> int:  # in pixels
     raise ValueError(f"RECON_AD_PIXEL_LIMIT: must be a whole number of pixels above 0, got {told!r}")
 
 # %% ../nbs/api/00_data.ipynb #0b9ca46c
-_OPENING = threading.Lock()
+_OPENING, _LARGE = threading.Lock(), threading.Lock()
 
 # %% ../nbs/api/00_data.ipynb #af3d00c8
 @contextlib.contextmanager
@@ -88,6 +91,31 @@ def _is_deep_colour(image: Image.Image) -> bool:
     rawmode = image.tile[0].args if image.format == "PNG" and image.tile else ""
     return isinstance(rawmode, str) and rawmode.endswith("16B") and image.mode != "I;16"
 
+# %% ../nbs/api/00_data.ipynb #c5ee75a6
+_BAND = 2**22  # pixels that are in work at a time
+
+# %% ../nbs/api/00_data.ipynb #29ab07c6
+def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int]]:  # first row, and the one after the last
+    "The rows of a picture in bands of so many pixels as may be in work at a time."
+    height, width = size
+    rows = max(1, _BAND // max(width, 1))
+    for top in range(0, height, rows): yield top, min(top + rows, height)
+
+# %% ../nbs/api/00_data.ipynb #d298ea5c
+def _from_bands(
+    image: Image.Image,
+    read: Callable[[Image.Image], np.ndarray],   # what a band becomes, pixel by pixel
+) -> np.ndarray:
+    "What a picture becomes, with one copy of it and no more."
+    first, *others = _bands((image.height, image.width))
+    if not others: return np.array(read(image))
+    band = lambda rows: read(image.crop((0, rows[0], image.width, rows[1])))
+    start = band(first)
+    whole = np.empty((image.height, *start.shape[1:]), start.dtype)
+    whole[slice(*first)] = start
+    for rows in others: whole[slice(*rows)] = band(rows)
+    return whole
+
 # %% ../nbs/api/00_data.ipynb #057be0ac
 def _deep_planes(path: Path, image: Image.Image) -> UInt[np.ndarray, 'h w c']:
     "The channels of a file of 16-bit color, as they are."
@@ -96,30 +124,48 @@ def _deep_planes(path: Path, image: Image.Image) -> UInt[np.ndarray, 'h w c']:
         planes_first = colour.shape[0] in (3, 4) and colour.shape[-1] not in (3, 4)
         return np.moveaxis(colour, 0, -1) if planes_first else colour
     if image.mode == "LA": raise OSError("16-bit gray with alpha; save it without alpha")
-    def plane(rawmode):
+    def plane(rawmode, become):
         with open_image(path) as again:
             again.tile = [again.tile[0]._replace(args=rawmode)]
-            return np.asarray(again).astype(np.uint16)
+            return _from_bands(again, become)
     # Pillow keeps one byte of two: asked for the other byte order it keeps the other one
-    return plane(f"{image.mode};16B") * 256 + plane(f"{image.mode};16L")
+    colour = plane(f"{image.mode};16B", lambda band: np.asarray(band).astype(np.uint16) << 8)
+    colour += plane(f"{image.mode};16L", np.asarray)
+    return colour
 
 # %% ../nbs/api/00_data.ipynb #72ad4f7e
 def _luma(colour: UInt[np.ndarray, 'h w c']) -> UInt[np.ndarray, 'h w']:
     "Rec. 601 luma of 16-bit color."
-    luma = colour[..., :3].astype(np.float64) @ np.array([0.299, 0.587, 0.114])
-    return np.round(luma).astype(np.uint16)
+    luma = np.empty(colour.shape[:2], np.uint16)
+    for top, bottom in _bands(colour.shape[:2]):  # float64 takes four times the memory
+        exact = colour[top:bottom, :, :3].astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+        luma[top:bottom] = np.round(exact)
+    return luma
+
+# %% ../nbs/api/00_data.ipynb #e9c10cb8
+def _upright(image: Image.Image) -> Image.Image:
+    "A picture held the way the camera was; the same one where nothing has to be turned."
+    return image if image.getexif().get(274, 1) == 1 else ImageOps.exif_transpose(image)
 
 # %% ../nbs/api/00_data.ipynb #05d47827
 def _deep_gray(image: Image.Image) -> UInt[np.ndarray, 'h w']:
     "Gray of 16 bits, black at 0 whatever the file says."
     white_is_zero = image.format == "TIFF" and image.tag_v2.get(262) == 0
-    image = ImageOps.exif_transpose(image)
-    values = np.asarray(image)
     wide = image.mode == "I" and white_is_zero  # nobody knows then which value is black
-    if wide or values.min() < 0 or values.max() > 65535:
-        raise OSError("32-bit pixels; save it with 8 or 16 bits")
-    values = values.astype(np.uint16)
-    return 65535 - values if white_is_zero else values
+    def become(band):
+        values = np.asarray(band)
+        if wide or values.min() < 0 or values.max() > 65535:
+            raise OSError("32-bit pixels; save it with 8 or 16 bits")
+        values = values.astype(np.uint16)
+        return 65535 - values if white_is_zero else values
+    return _from_bands(_upright(image), become)
+
+# %% ../nbs/api/00_data.ipynb #b91ba860
+def _gray_band(image: Image.Image) -> UInt[np.ndarray, 'h w']:
+    "The gray of 8 bits of a picture, or of a band of it."
+    if image.mode == "LA": return np.asarray(image.getchannel(0))
+    if image.mode not in ("1", "L", "RGB", "RGBA"): image = image.convert("RGB")
+    return np.asarray(image if image.mode == "L" else image.convert("L"))
 
 # %% ../nbs/api/00_data.ipynb #84015f69
 def _gray(image: Image.Image) -> UInt[np.ndarray, 'h w']:
@@ -129,10 +175,12 @@ def _gray(image: Image.Image) -> UInt[np.ndarray, 'h w']:
     if image.mode == "CMYK" and image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) == 16:
         raise OSError("16 bits a channel in CMYK; save it as gray or RGB")
     if image.mode.startswith("I"): return _deep_gray(image)
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "LA": return np.array(image.getchannel(0))
-    if image.mode not in ("1", "L", "RGB", "RGBA"): image = image.convert("RGB")
-    return np.array(image.convert("L"))
+    return _from_bands(_upright(image), _gray_band)
+
+# %% ../nbs/api/00_data.ipynb #c9d39d02
+def _turn_of(image: Image.Image) -> contextlib.AbstractContextManager:
+    "What decoding an opened picture waits for: nothing, or that no other large one is being decoded."
+    return _LARGE if image.width * image.height > 4 * _BAND else contextlib.nullcontext()
 
 # %% ../nbs/api/00_data.ipynb #363c340c
 def _read(
@@ -141,7 +189,7 @@ def _read(
 ) -> tuple[UInt[np.ndarray, 'h w'], object]:
     "Gray, and what a look at the opened picture says; `planes` are its channels where they have 16 bits."
     try:
-        with open_image(path) as image:
+        with open_image(path) as image, _turn_of(image):
             if not _is_deep_colour(image): return _gray(image), look(image, None)
             if _has_pages(image): raise OSError(f"{image.n_frames} pages; save each as a file of its own")
             planes = _deep_planes(Path(path), image)
@@ -216,8 +264,14 @@ def _placement(
 # %% ../nbs/api/00_data.ipynb #996f6178
 def _resize(array: np.ndarray, size: tuple[int, int]) -> Float[np.ndarray, 'h w']:
     "Bilinear, averaging where it shrinks. In float32, so that 16 bits pass unharmed."
-    tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None, None]
-    return interpolate(tensor, size=size, mode="bilinear", antialias=True)[0, 0].numpy()
+    def resized(values, height, width):
+        tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
+        return interpolate(tensor, size=(height, width), mode="bilinear", antialias=True)[0, 0].numpy()
+    # two columns at least: PyTorch takes a single one for channels
+    across = np.empty((len(array), max(2, size[1])), np.float32)
+    for top, bottom in _bands(array.shape):
+        across[top:bottom] = resized(array[top:bottom], bottom - top, size[1])
+    return np.ascontiguousarray(resized(across, size[0], across.shape[1])[:, :size[1]])
 
 # %% ../nbs/api/00_data.ipynb #d3a163af
 def fit_image(
@@ -631,3 +685,147 @@ def as_images(
             f"got {part.shape[-2]} x {part.shape[-1]}; give paths to have them resized, or set size="
         )
     return _join(parts)
+
+# %% ../nbs/api/00_data.ipynb #80deaa9c
+def brightness(
+    images: UInt[np.ndarray, 'n h w'] | Float[Tensor, 'n 1 h w'],
+    most: int = 2**16,        # pixels of an image that are looked at, evenly spaced
+) -> tuple[Float[np.ndarray, 'n'], Float[np.ndarray, 'n']]:  # in terms of white
+    "Mean gray of each image, and its contrast: the standard deviation of the gray levels."
+    white = 1.0 if isinstance(images, Tensor) else np.iinfo(images.dtype).max
+    height, width = images.shape[-2:]
+    step = -(-height * width // most)
+    while math.gcd(step, width) > 1: step += 1  # not the same columns in every row
+    means, contrasts = np.empty(len(images)), np.empty(len(images))
+    for number, image in enumerate(images):
+        some = image.reshape(-1)[::step]
+        if isinstance(some, Tensor): some = some.detach().cpu().numpy()
+        values = np.asarray(some, np.float64) / white
+        means[number], contrasts[number] = values.mean(), values.std()
+    return means, contrasts
+
+# %% ../nbs/api/00_data.ipynb #43eaadc0
+class Look(NamedTuple):
+    "What one picture looks like before anything is done with it; None where nobody knows."
+    size: tuple[int, int] | None   # (height, width) of the file, in pixels
+    bits: int | None               # of a pixel: 8 or 16
+    mean: float                    # gray, in terms of white
+    contrast: float                # standard deviation of the gray levels, in terms of white
+
+# %% ../nbs/api/00_data.ipynb #56ff6cd5
+@dataclass(frozen=True)
+class Shown:
+    "What the training pictures looked like: least and largest value of each figure, empty where nobody knows."
+    proportions: tuple[float, ...] = ()  # height over width of the files
+    height: tuple[int, ...] = ()         # of the files, in pixels
+    width: tuple[int, ...] = ()          # of the files, in pixels
+    bits: tuple[int, ...] = ()           # of a pixel: 8, 16, or both
+    mean: tuple[float, ...] = ()         # gray, in terms of white
+    contrast: tuple[float, ...] = ()     # standard deviation of the gray levels, in terms of white
+
+    def __post_init__(self):
+        for field in fields(self):
+            values = getattr(self, field.name)
+            ordered = len(values) in (0, 2) and list(values) == sorted(values)
+            if field.name == "bits": ordered = set(values) <= {8, 16}
+            if ordered and all(0 <= value < math.inf for value in values): continue
+            raise ValueError(f"shown.{field.name} must be empty or a least and a largest value, got {values}")
+
+# %% ../nbs/api/00_data.ipynb #43952576
+def _span(values: Iterable) -> tuple:
+    "The least and the largest value; empty where there is none."
+    values = [value for value in values if value is not None]
+    return (min(values), max(values)) if values else ()
+
+# %% ../nbs/api/00_data.ipynb #32fe3533
+def sum_up(looks: Iterable[Look]) -> Shown:
+    "What many pictures have in common."
+    looks = list(looks)
+    sizes = [look.size for look in looks if look.size]
+    return Shown(
+        proportions=_span(height / width for height, width in sizes),
+        height=_span(height for height, _ in sizes), width=_span(width for _, width in sizes),
+        bits=tuple(sorted({look.bits for look in looks} - {None})),
+        mean=_span(look.mean for look in looks), contrast=_span(look.contrast for look in looks),
+    )
+
+# %% ../nbs/api/00_data.ipynb #6ca00d22
+def _against_size(
+    shown: Shown,
+    picture: tuple[int, int],   # (height, width) of the file
+    size: tuple[int, int],      # (height, width) that the network works at
+    resize: str,                # 'stretch', 'pad' or 'crop'
+    most: float = 1.1,          # factor by which proportions may leave what training has shown
+) -> Iterator[str]:
+    "What speaks against the size of a picture, a phrase each."
+    height, width = picture
+    low, high = shown.proportions
+    if resize != "pad" and not low / most <= height / width <= high * most:
+        seen = f"{low:.3g}" if high - low < 0.005 * high else f"{low:.3g} to {high:.3g}"
+        yield f"its proportions, {height} x {width} (height / width {height / width:.3g}), are not those of training, {seen}"
+    fewest = shown.height[0], shown.width[0]
+    for side, least, wanted in zip(picture, fewest, size):
+        if side >= min(least / 2, wanted): continue
+        yield f"its {height} x {width} pixels are less than half of what training pictures had, {fewest[0]} x {fewest[1]}"
+        return
+
+# %% ../nbs/api/00_data.ipynb #94d0ea8a
+def _against_gray(
+    shown: Shown,
+    look: Look,
+    most: float = 0.1,     # by which the mean may leave what training has shown, in terms of white
+    factor: float = 2.0,   # by which the contrast may leave it
+) -> Iterator[str]:
+    "What speaks against the gray levels of a picture, a phrase each."
+    low, high = shown.mean
+    if not low - most <= look.mean <= high + most:
+        yield f"its mean gray is {look.mean:.3f} of white, {low:.3f} to {high:.3f} in training"
+    low, high = shown.contrast
+    if not low / factor <= look.contrast <= high * factor:
+        yield f"its contrast is {look.contrast:.3f} of white, {low:.3f} to {high:.3f} in training"
+
+# %% ../nbs/api/00_data.ipynb #c3ac4118
+def reasons_against(
+    shown: Shown,             # what training has shown
+    look: Look,               # of a picture
+    size: tuple[int, int],    # (height, width) that the network works at
+    resize: str,              # how pictures are brought there: 'stretch', 'pad' or 'crop'
+) -> list[str]:               # a phrase each; empty where nothing speaks against it
+    "Why a picture is so unlike the training pictures that its score says nothing."
+    reasons = []
+    if shown.proportions and look.size: reasons += _against_size(shown, look.size, size, resize)
+    if shown.bits and look.bits and look.bits not in shown.bits:
+        seen = " or ".join(map(str, shown.bits))
+        reasons.append(f"it has {look.bits} bits a pixel, training pictures have {seen}")
+    if shown.mean: reasons += _against_gray(shown, look)
+    return reasons
+
+# %% ../nbs/api/00_data.ipynb #bbbb27b7
+def _own_pixels(
+    given: object,          # one image in any form that `as_rows` takes
+    who: str,
+) -> UInt[np.ndarray, 'h w'] | Float[Tensor, '1 h w']:
+    "One image as it came, at its own size and depth."
+    rows = as_rows(given, who)
+    if len(rows) != 1: raise ValueError(f"{who}: one image is wanted, got {len(rows)}")
+    row = rows[0]
+    if isinstance(row, Sample): row = row.path
+    if isinstance(row, Path): return read_image(row)
+    if isinstance(row, Image.Image): return _picture(row, who)
+    return row if row.ndim == (3 if isinstance(row, Tensor) else 2) else row[0]
+
+# %% ../nbs/api/00_data.ipynb #2c3e948c
+def look_at(
+    given: object,                                    # one image as it came: a path, a sample, a picture, an array
+    fitted: UInt[np.ndarray, '1 h w'] | Float[Tensor, '1 1 h w'] | None = None,  # the same, at the network's size
+    size: tuple[int, int] = (176, 976),               # (height, width) of the network, where `fitted` is not given
+    resize: str = 'stretch',                          # how it is brought there
+    who: str = "look_at",                             # who asks, for errors
+) -> Look:
+    "What a picture looks like. Gray is measured at the network's size, where noise is averaged as it was in training."
+    image = _own_pixels(given, who)
+    is_tensor = isinstance(image, Tensor)
+    if fitted is None: fitted = image[None] if is_tensor else fit_image(image, size, resize)[None]
+    (mean,), (contrast,) = brightness(fitted)
+    bits = None if is_tensor else 8 * image.dtype.itemsize
+    return Look(tuple(image.shape[-2:]), bits, float(mean), float(contrast))
