@@ -6,7 +6,7 @@
 __all__ = ['IMAGE_SUFFIXES', 'PIXEL_LIMIT', 'FITS', 'pixel_limit', 'open_image', 'one_at_a_time', 'read_image', 'read_with_color',
            'fit_image', 'restore_map', 'Sample', 'to_float', 'deepen', 'load_images', 'read_mask', 'image_size',
            'load_masks', 'fit_mask', 'hold_out', 'list_images', 'as_rows', 'as_images', 'brightness', 'Look', 'Shown',
-           'sum_up', 'unlike_training', 'look_at', 'looks_of']
+           'sum_up', 'unlike_training', 'own_pixels', 'look_at', 'looks_of']
 
 # %% ../nbs/api/00_data.ipynb #05284b0c
 import contextlib
@@ -756,11 +756,15 @@ def _against_size(
     shown: Shown,
     picture: tuple[int, int],   # (height, width) of the file
     size: tuple[int, int],      # (height, width) that the network works at
-    resize: str,                # 'stretch', 'pad' or 'crop'
+    resize: str,                # 'stretch', 'pad' or 'crop'; 'tiles': not at all
     most: float = 1.1,          # factor by which proportions may leave what training has shown
 ) -> Iterator[str]:
     "What speaks against the size of a picture, a phrase each."
     height, width = picture
+    if resize == "tiles":  # the threshold holds for as many pixels as the held-out pictures had
+        for side, (low, high), name in zip(picture, (shown.height, shown.width), ("height", "width")):
+            if not low / 1.25 <= side <= high * 1.25: yield f"its {name} is {side} pixels, {low} to {high} in training"
+        return
     low, high = shown.proportions
     if resize != "pad" and not low / most <= height / width <= high * most:
         seen = f"{low:.3g}" if high - low < 0.005 * high else f"{low:.3g} to {high:.3g}"
@@ -791,7 +795,7 @@ def unlike_training(
     shown: Shown,             # what training has shown
     look: Look,               # of a picture
     size: tuple[int, int],    # (height, width) that the network works at
-    resize: str,              # how pictures are brought there: 'stretch', 'pad' or 'crop'
+    resize: str,              # how pictures are brought there: 'stretch', 'pad' or 'crop'; 'tiles': not at all
 ) -> list[str]:               # a phrase each; empty where nothing speaks against it
     "Why a picture is so unlike the training pictures that its score says nothing."
     reasons = []
@@ -803,7 +807,7 @@ def unlike_training(
     return reasons
 
 # %% ../nbs/api/00_data.ipynb #bbbb27b7
-def _own_pixels(
+def own_pixels(
     given: object,          # one image in any form that `as_rows` takes
     who: str,
 ) -> UInt[np.ndarray, 'h w'] | Float[Tensor, '1 h w']:
@@ -821,13 +825,13 @@ def look_at(
     given: object,                                    # one image as it came: a path, a sample, a picture, an array
     fitted: UInt[np.ndarray, '1 h w'] | Float[Tensor, '1 1 h w'] | None = None,  # the same, at the network's size
     size: tuple[int, int] = (176, 976),               # (height, width) of the network, where `fitted` is not given
-    resize: str = 'stretch',                          # how it is brought there
+    resize: str = 'stretch',                          # how it is brought there; 'tiles': not at all
     who: str = "look_at",                             # who asks, for errors
 ) -> Look:
     "What a picture looks like. Gray is measured at the network's size, where noise is averaged as it was in training."
-    image = _own_pixels(given, who)
+    image = own_pixels(given, who)
     is_tensor = isinstance(image, Tensor)
-    if fitted is None: fitted = image[None] if is_tensor else fit_image(image, size, resize)[None]
+    if fitted is None: fitted = image[None] if is_tensor or resize == 'tiles' else fit_image(image, size, resize)[None]
     (mean,), (contrast,) = brightness(fitted)
     bits = None if is_tensor else 8 * image.dtype.itemsize
     return Look(tuple(image.shape[-2:]), bits, float(mean), float(contrast))

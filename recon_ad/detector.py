@@ -458,8 +458,9 @@ def reasons_against(
 ) -> list[str]:                # a phrase each; empty where nothing speaks against it
     "Why a picture is so unlike the training pictures that it must not be called normal, whatever its score."
     s = self.settings
-    look = look_at(picture, fitted, s.size, s.resize, "Detector.reasons_against")
-    return unlike_training(self.shown_, look, s.size, s.resize)
+    resize = "tiles" if self.tiles_ else s.resize
+    look = look_at(picture, fitted, s.size, resize, "Detector.reasons_against")
+    return unlike_training(self.shown_, look, s.size, resize)
 
 # %% ../nbs/api/80_detector.ipynb #fd70e86f
 @patch
