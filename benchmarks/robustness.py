@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -214,6 +215,7 @@ def bomb(path: Path) -> None:
     image.save(path)
     data = bytearray(path.read_bytes())
     data[16:24] = (100_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     path.write_bytes(data)
 
 
@@ -275,7 +277,7 @@ def judge_fault(name: str) -> dict:
         except Exception as error: return {"came": f"{type(error).__name__}: {error}"[:120], "survived": not isinstance(error, MemoryError)}
         reasons = [] if counts["undecided"] else known_detector().reasons_against(given / name)
         verdict = max(counts, key=counts.get)
-        return {"came": f"{verdict}; {'; '.join(reasons)}"[:160], "survived": verdict != "good" or bool(reasons)}
+        return {"verdict": verdict, "reasons_against": "; ".join(reasons)[:160], "survived": verdict != "good" or bool(reasons)}
 
 
 def refused(call: Callable, wanted: str) -> dict:

@@ -688,6 +688,13 @@ def as_images(
         )
     return _join(parts)
 
+# %% ../nbs/api/00_data.ipynb #eecc4019
+def _stride(height: int, width: int, most: int) -> int:
+    "How far apart the pixels are that are looked at: never the same columns in every row."
+    step = -(-height * width // most)
+    while math.gcd(step, width) > 1: step += 1
+    return step
+
 # %% ../nbs/api/00_data.ipynb #80deaa9c
 def brightness(
     images: UInt[np.ndarray, 'n h w'] | Float[Tensor, 'n 1 h w'],
@@ -695,9 +702,7 @@ def brightness(
 ) -> tuple[Float[np.ndarray, 'n'], Float[np.ndarray, 'n']]:  # in terms of white
     "Mean gray of each image, and its contrast: the standard deviation of the gray levels."
     white = 1.0 if isinstance(images, Tensor) else np.iinfo(images.dtype).max
-    height, width = images.shape[-2:]
-    step = -(-height * width // most)
-    while math.gcd(step, width) > 1: step += 1  # not the same columns in every row
+    step = _stride(*images.shape[-2:], most)
     means, contrasts = np.empty(len(images)), np.empty(len(images))
     for number, image in enumerate(images):
         some = image.reshape(-1)[::step]
@@ -751,29 +756,42 @@ def sum_up(looks: Iterable[Look]) -> Shown:
         mean=_span(look.mean for look in looks), contrast=_span(look.contrast for look in looks),
     )
 
-# %% ../nbs/api/00_data.ipynb #6ca00d22
+# %% ../nbs/api/00_data.ipynb #51fa5460
+def _against_sides(shown: Shown, picture: tuple[int, int]) -> Iterator[str]:
+    "What speaks against the size of a picture that is not resized: the threshold holds for as many pixels."
+    for side, span, name in zip(picture, (shown.height, shown.width), ("height", "width")):
+        low, high = span
+        if not low / 1.25 <= side <= high * 1.25: yield f"its {name} is {side} pixels, {low} to {high} in training"
+
+# %% ../nbs/api/00_data.ipynb #19c5c3a2
+def _against_proportions(
+    shown: Shown,
+    picture: tuple[int, int],   # (height, width) of the file
+    most: float = 1.1,          # factor by which they may leave what training has shown
+) -> Iterator[str]:
+    "What speaks against the proportions of a picture."
+    low, high = shown.proportions
+    found = picture[0] / picture[1]
+    if low / most <= found <= high * most: return
+    seen = f"{low:.3g}" if high - low < 0.005 * high else f"{low:.3g} to {high:.3g}"
+    said = f"{picture[0]} x {picture[1]} (height / width {found:.3g})"
+    yield f"its proportions, {said}, are not those of training, {seen}"
+
+# %% ../nbs/api/00_data.ipynb #b8b0323e
 def _against_size(
     shown: Shown,
     picture: tuple[int, int],   # (height, width) of the file
     size: tuple[int, int],      # (height, width) that the network works at
     resize: str,                # 'stretch', 'pad' or 'crop'; 'tiles': not at all
-    most: float = 1.1,          # factor by which proportions may leave what training has shown
 ) -> Iterator[str]:
     "What speaks against the size of a picture, a phrase each."
-    height, width = picture
-    if resize == "tiles":  # the threshold holds for as many pixels as the held-out pictures had
-        for side, (low, high), name in zip(picture, (shown.height, shown.width), ("height", "width")):
-            if not low / 1.25 <= side <= high * 1.25: yield f"its {name} is {side} pixels, {low} to {high} in training"
-        return
-    low, high = shown.proportions
-    if resize != "pad" and not low / most <= height / width <= high * most:
-        seen = f"{low:.3g}" if high - low < 0.005 * high else f"{low:.3g} to {high:.3g}"
-        yield f"its proportions, {height} x {width} (height / width {height / width:.3g}), are not those of training, {seen}"
+    if resize == "tiles": return (yield from _against_sides(shown, picture))
+    if resize != "pad": yield from _against_proportions(shown, picture)
     fewest = shown.height[0], shown.width[0]
-    for side, least, wanted in zip(picture, fewest, size):
-        if side >= min(least / 2, wanted): continue
-        yield f"its {height} x {width} pixels are less than half of what training pictures had, {fewest[0]} x {fewest[1]}"
-        return
+    least = np.minimum(np.divide(fewest, 2), size)
+    if (np.array(picture) >= least).all(): return
+    given, seen = (f"{height} x {width}" for height, width in (picture, fewest))
+    yield f"its {given} pixels are less than half of what training pictures had, {seen}"
 
 # %% ../nbs/api/00_data.ipynb #94d0ea8a
 def _against_gray(
@@ -831,7 +849,8 @@ def look_at(
     "What a picture looks like. Gray is measured at the network's size, where noise is averaged as it was in training."
     image = own_pixels(given, who)
     is_tensor = isinstance(image, Tensor)
-    if fitted is None: fitted = image[None] if is_tensor or resize == 'tiles' else fit_image(image, size, resize)[None]
+    as_it_is = is_tensor or resize == 'tiles'
+    if fitted is None: fitted = image[None] if as_it_is else fit_image(image, size, resize)[None]
     (mean,), (contrast,) = brightness(fitted)
     bits = None if is_tensor else 8 * image.dtype.itemsize
     return Look(tuple(image.shape[-2:]), bits, float(mean), float(contrast))
@@ -849,4 +868,5 @@ def looks_of(
         if isinstance(file, Image.Image): sizes[number] = (file.height, file.width)
         if not isinstance(file, (str, Path)): continue
         sizes[number], bits[number] = image_size(file), 16 if _is_deep(file) else 8
-    return [Look(*row) for row in zip(sizes, bits, *(values.tolist() for values in brightness(fitted)))]
+    means, contrasts = (values.tolist() for values in brightness(fitted))
+    return list(map(Look, sizes, bits, means, contrasts))

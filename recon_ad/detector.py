@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Images', 'FORMAT', 'Prediction', 'observe', 'Tiling', 'blank_score', 'Detector', 'as_float', 'within', 'read_off',
-           'check_differing', 'fingerprint', 'goes_on', 'spread', 'HeldOut', 'held_out_of', 'DetectorFile', 'checksum',
-           'without_prefix', 'current_settings', 'check_options', 'expected_tensors', 'check_values',
-           'read_detector_file', 'put_back_held_out', 'put_back', 'cut_to_region', 'evaluate_detector']
+           'check_differing', 'fingerprint', 'goes_on', 'check_seconds', 'spread', 'HeldOut', 'held_out_of',
+           'DetectorFile', 'checksum', 'without_prefix', 'current_settings', 'check_options', 'expected_tensors',
+           'check_values', 'spare_tensors', 'take_tensors', 'read_detector_file', 'put_back_held_out', 'put_back',
+           'cut_to_region', 'evaluate_detector']
 
 # %% ../nbs/api/80_detector.ipynb #69d8d48e
 import hashlib
@@ -33,8 +34,8 @@ from .anomaly_maps import Observation, decide, image_score
 from .architectures import Autoencoder, build_model
 from .calibration import Threshold, robust_threshold
 from recon_ad.data import (
-    Look, Sample, Shown, as_images, as_rows, hold_out, image_size, load_masks, look_at, looks_of, restore_map, sum_up,
-    to_float, unlike_training,
+    Sample, Shown, as_images, as_rows, hold_out, image_size, load_masks, look_at, looks_of,
+    restore_map, sum_up, to_float, unlike_training,
 )
 from .device import mixed_precision, pick_device, pick_precision
 from .files import compare_shapes, settings_from_plain, whole_file
@@ -49,7 +50,7 @@ from .synthesis import parse_damage
 from .training import ThreadChoice, TrainingData, read_checkpoint, train
 
 # %% ../nbs/api/80_detector.ipynb #398f4d23
-# whatever is taken as images: a path, a folder, a sample, a picture, an array, a tensor, or a list of these
+# whatever is taken as images: a path, a folder, a sample, a picture, an array, or a list of these
 Images = str | Path | Sample | Image.Image | np.ndarray | Tensor | Sequence
 
 # %% ../nbs/api/80_detector.ipynb #2d8f78bc
@@ -80,9 +81,8 @@ class Tiling:
 
     def __post_init__(self):
         if 0 <= 2 * self.margin < self.overlap: return
-        raise ValueError(
-            f"Tiling: the margin must be >= 0 and less than half of the overlap, {self.overlap} pixels, got {self.margin}"
-        )
+        wanted = f"must be >= 0 and less than half of the overlap, {self.overlap} pixels"
+        raise ValueError(f"Tiling: the margin {wanted}, got {self.margin}")
 
 # %% ../nbs/api/80_detector.ipynb #01d1fe07
 def blank_score(
@@ -116,7 +116,7 @@ class Detector:
         model = build_model(s.architecture, s.seed, **dict(s.architecture_options))
         self.model_ = model.to(self.device, memory_format=torch.channels_last).eval()
         self.threshold_, self.false_alarm_rate_, self.region_ = math.nan, math.nan, None
-        self.shown_, self.tiles_ = Shown(), None  # nothing is known yet; pictures are looked at whole
+        self.shown_, self.tiles_ = Shown(), None  # nothing known; no tiles
         self.settled_, self.calibrated_on_ = False, None
 
     def images(self, images: Images) -> np.ndarray | Tensor:
@@ -280,7 +280,8 @@ def calibrate(
     mark = fingerprint(held_out)
     if mark != self.calibrated_on_:  # names and places of an earlier calibration belong to other pictures
         self.calibrated_on_, self.held_out_, self.held_out_names_ = mark, None, None
-    return self.set_threshold(robust_threshold(self.held_out_scores_, self.settings.false_alarm_rate))
+    found = robust_threshold(self.held_out_scores_, self.settings.false_alarm_rate)
+    return self.set_threshold(found)
 
 # %% ../nbs/api/80_detector.ipynb #ce6dd51c
 @patch
@@ -316,7 +317,23 @@ def training_data(
     damage = parse_damage(settings.damage, settings.damage_probability)
     return TrainingData(images, damage if damage.terms else None, self.part(images), region)
 
-# %% ../nbs/api/80_detector.ipynb #aa8b5bc6
+# %% ../nbs/api/80_detector.ipynb #fa07c9e6
+@patch
+def read_off(
+    self: Detector,
+    training: Shaped[np.ndarray, "n h w"],   # normal
+) -> DetectorSettings:                       # with nothing left open
+    "Find the part in the training images, and decide what they decide."
+    self.foreground_ = fit_foreground(training, self.settings.foreground)
+    return read_off(self.settings, training, self.foreground_)
+
+# %% ../nbs/api/80_detector.ipynb #a71f99fd
+def check_seconds(seconds: float | None) -> None:
+    "Refuse a budget of time that is none."
+    if seconds is None or 0 < seconds < math.inf: return
+    raise ValueError(f"Detector.fit: seconds must be > 0, or None to train for `steps`, got {seconds}")
+
+# %% ../nbs/api/80_detector.ipynb #79aa165d
 @patch
 def learn(
     self: Detector,
@@ -328,16 +345,13 @@ def learn(
     threads: int | str | None = "auto",             # on a CPU; a number gives equal weights again, "auto" measures
 ) -> Detector:                                      # itself, trained; it has no threshold yet
     "Read off what the images decide, and train the network."
-    if seconds is not None and not 0 < seconds < math.inf:
-        raise ValueError(f"Detector.fit: seconds must be > 0, or None to train for `steps`, got {seconds}")
+    check_seconds(seconds)
     self.region_ = None if region is None else torch.as_tensor(region, device=self.device)
-    self.foreground_ = fit_foreground(training, self.settings.foreground)
-    s = read_off(self.settings, training, self.foreground_)
+    s = self.read_off(training)
     if seconds is not None: s, seconds = goes_on(s, seconds, checkpoint)
-    data = self.training_data(training, s, region)
+    data, loss = self.training_data(training, s, region), parse_loss(s.loss)
     with ThreadChoice(threads if self.device.type == "cpu" else None) as choice:
         how = {"progress": progress, "seconds": seconds, "threads": choice}
-        loss = parse_loss(s.loss)
         self.history_ = train(self.model_, data, loss, s, str(self.device), checkpoint, **how)
     self.settings = s.changed(steps=self.history_[-1]["step"])
     return self
@@ -476,7 +490,7 @@ class HeldOut:
     "What the threshold rests on: the normal images that were not trained on. A file keeps it beside the threshold."
     scores: tuple[float, ...] = ()               # one an image
     names: tuple[str, ...] | None = None         # of their files, where known
-    places: tuple[int, ...] | None = None        # among the normal images that `fit` was given, where known
+    places: tuple[int, ...] | None = None        # among the images given to `fit`, where known
     set_by: tuple[int, ...] = ()                 # which of them set the threshold
     alone: tuple[tuple[int, float], ...] = ()    # which of them stand alone: times the median score
 
@@ -516,7 +530,7 @@ class DetectorFile:
     format: int = FORMAT
     held_out: HeldOut = HeldOut()
     shown: Shown = Shown()            # what the training pictures looked like
-    tiles: Tiling | None = None       # how large pictures are judged; None: pictures are judged whole
+    tiles: Tiling | None = None       # how large pictures are judged; None: whole
 
     def __post_init__(self):
         if not 0 < self.false_alarm_rate < 1:
@@ -549,7 +563,8 @@ def _tensors_of(detector: Detector) -> dict[str, Tensor]:  # on the CPU
     for part, module in (("model", detector.model_), ("score", detector.score_)):
         found |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
     if not split_surprisal(detector.settings.score)[0]: found = without_prefix(found, "score.rare_")  # a sum needs none
-    return {name: value.detach().cpu().contiguous() for name, value in found.items() if value.numel()}
+    filled = {name: value for name, value in found.items() if value.numel()}
+    return {name: value.detach().cpu().contiguous() for name, value in filled.items()}
 
 # %% ../nbs/api/80_detector.ipynb #efa8af8c
 @patch
@@ -632,7 +647,27 @@ def check_values(
             raise ValueError(f"tensor {name} must be above 0 everywhere, got {value.min().item():g}")
         if name == "region" and not value.any(): raise ValueError("tensor region marks no pixel as of interest")
 
-# %% ../nbs/api/80_detector.ipynb #80f11e14
+# %% ../nbs/api/80_detector.ipynb #6e853c39
+def spare_tensors(settings: DetectorSettings) -> tuple[str, ...]:  # beginnings of their names
+    "What files of older versions may hold, and nobody asks for: a sum of views needs no rarity."
+    return ("score.level_",) if split_surprisal(settings.score)[0] else ("score.level_", "score.rare_")
+
+# %% ../nbs/api/80_detector.ipynb #303eb3ac
+def take_tensors(
+    file: object,            # opened by safetensors
+    about: DetectorFile,     # what it says of itself
+) -> dict[str, Tensor]:
+    "A file's tensors under their present names, refused where they are not what its settings say."
+    names, found = {rename_views(name): name for name in file.keys()}, {}
+    for name, written_as in names.items():
+        header = file.get_slice(written_as)
+        found[name] = tuple(header.get_shape()), header.get_dtype()
+    wanted = expected_tensors(about.settings, about.tiles)
+    if "region" in found: wanted["region"] = tuple(about.settings.size), "BOOL"
+    compare_shapes(without_prefix(found, spare_tensors(about.settings)), wanted)
+    return {name: file.get_tensor(written_as) for name, written_as in names.items()}
+
+# %% ../nbs/api/80_detector.ipynb #3c480b7c
 def read_detector_file(
     path: Path,
 ) -> tuple[DetectorFile, dict[str, Tensor]]:
@@ -645,20 +680,11 @@ def read_detector_file(
         text = json.dumps(said)
         said["settings"] = current_settings(said.get("settings"))
         about = settings_from_plain(said, DetectorFile, "metadata")
-        names, found = {rename_views(name): name for name in file.keys()}, {}
-        for name, written_as in names.items():
-            header = file.get_slice(written_as)
-            found[name] = tuple(header.get_shape()), header.get_dtype()
-        wanted = expected_tensors(about.settings, about.tiles)
-        is_sum = not split_surprisal(about.settings.score)[0]
-        spare = ("score.level_", "score.rare_") if is_sum else ("score.level_",)  # which older files may hold
-        if "region" in found: wanted["region"] = tuple(about.settings.size), "BOOL"
-        compare_shapes(without_prefix(found, spare), wanted)
-        tensors = {name: file.get_tensor(written_as) for name, written_as in names.items()}
+        tensors = take_tensors(file, about)
     check_values(tensors)
     if written is not None and written != checksum(text, tensors):
         raise ValueError("it was changed since it was written (its checksum differs)")
-    return about, without_prefix(tensors, spare)
+    return about, without_prefix(tensors, spare_tensors(about.settings))
 
 # %% ../nbs/api/80_detector.ipynb #80f11e20
 def put_back_held_out(detector: Detector, held: HeldOut) -> None:
@@ -738,7 +764,7 @@ def evaluate_detector(
 ) -> Evaluation:
     "All figures of a detector on labelled samples, at the resolution of their masks."
     region = None if detector.region_ is None else detector.region_.float().cpu().numpy()
-    marked = all(sample.mask for sample in samples if sample.label)  # without masks: image metrics only
+    marked = all(sample.mask for sample in samples if sample.label)  # if not: image metrics only
     empty = lambda sample: np.zeros(image_size(sample.path), bool)
     masks = load_masks(samples) if marked else [empty(sample) for sample in samples]
     maps, scores = [], []

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['tile_spans', 'tile_weights', 'reach', 'tiles_of', 'blend', 'fused', 'LargePrediction', 'predict_large', 'pictures_of',
-           'cut_tiles', 'Evidence', 'gather', 'set_usual', 'set_rarity', 'calibrate_large', 'look_at_large',
-           'fit_large']
+           'cut_tiles', 'Evidence', 'gather', 'set_usual', 'set_rarity', 'judge_held_out', 'calibrate_large',
+           'look_at_large', 'check_tiling', 'fit_large']
 
 # %% ../nbs/api/83_tiles.ipynb #463361d2
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,42 +41,57 @@ def tile_spans(
     starts = [*range(0, last, step), last]
     return [(start, start + tile) for start in starts[:-1]] + [(last, length)]
 
-# %% ../nbs/api/83_tiles.ipynb #8e3af048
+# %% ../nbs/api/83_tiles.ipynb #6ba687fb
+def _rise(
+    inside: np.ndarray,     # pixels from the edge of a tile
+    tiling: Tiling,
+) -> np.ndarray:            # in [0, 1]
+    "How much a tile says near an edge that it shares."
+    ramp = tiling.overlap - 2 * tiling.margin
+    share = np.clip((inside + 0.5 - tiling.margin) / ramp, 0, 1)
+    return np.sin(share * np.pi / 2) ** 2
+
+# %% ../nbs/api/83_tiles.ipynb #ddb29a04
 def tile_weights(
     spans: Sequence[tuple[int, int]],   # of `tile_spans`
     tiling: Tiling,
-) -> list[Float[np.ndarray, "length"]]: # of each tile, along one axis; at each pixel they sum to 1
+) -> list[Float[np.ndarray, "_"]]:      # of each tile, along one axis; at each pixel they sum to 1
     "How much each tile says at each of its pixels: nothing in its margin, then a cosine."
-    ramp = tiling.overlap - 2 * tiling.margin
-    rise = lambda inside: np.sin(np.clip((inside + 0.5 - tiling.margin) / ramp, 0, 1) * np.pi / 2) ** 2
-    weights = []
+    weights, total, last = [], np.zeros(spans[-1][1]), len(spans) - 1
     for number, (start, stop) in enumerate(spans):
-        place = np.arange(stop - start)
-        weight = np.ones(stop - start)
-        if number: weight = weight * rise(place)
-        if number + 1 < len(spans): weight = weight * rise(place[::-1])
+        place, weight = np.arange(stop - start), np.ones(stop - start)
+        if number > 0: weight = weight * _rise(place, tiling)
+        if number < last: weight = weight * _rise(place[::-1], tiling)
         weights.append(weight)
-    total = np.zeros(spans[-1][1])
-    for (start, stop), weight in zip(spans, weights): total[start:stop] += weight
-    return [(weight / total[start:stop]).astype(np.float32) for (start, stop), weight in zip(spans, weights)]
+        total[start:stop] += weight
+    shares = [weight / total[start:stop] for (start, stop), weight in zip(spans, weights)]
+    return [share.astype(np.float32) for share in shares]
 
-# %% ../nbs/api/83_tiles.ipynb #43ff22a7
+# %% ../nbs/api/83_tiles.ipynb #42d85575
 @torch.inference_mode()
+def _spoilt(
+    detector: Detector,
+    side: int,          # of a square picture
+    middle: int,        # row and column of a pixel that is no number
+) -> Bool[Tensor, "h w"]:
+    "Where any view depends on one pixel."
+    image = torch.full((1, 1, side, side), 0.5)
+    image[..., middle, middle] = torch.nan
+    raw = detector.raw(detector.observe(image))
+    return torch.stack([found[0].isnan() for found in raw.values()]).any(0).cpu()
+
+# %% ../nbs/api/83_tiles.ipynb #2fe1c23d
 def reach(
     detector: Detector,      # fitted or calibrated
     side: int = 1024,        # of the square picture that is looked at, in pixels
 ) -> float:                  # in pixels; infinite where an answer depends on the whole picture
     "How far from a pixel the map may change with it."
     multiple, farthest = detector.model_.multiple, 0
-    for middle in (side // 2 // multiple * multiple, side // 2 // multiple * multiple + multiple - 1):  # of a grid cell
-        image = torch.full((1, 1, side, side), 0.5)
-        image[..., middle, middle] = torch.nan
-        raw = detector.raw(detector.observe(image))
-        spoilt = torch.stack([found[0].isnan() for found in raw.values()]).any(0).cpu()
-        rows, columns = spoilt.any(1).nonzero().flatten(), spoilt.any(0).nonzero().flatten()
-        if bool(spoilt[0].any() | spoilt[:, 0].any()): return math.inf
-        ends = [rows.min(), rows.max(), columns.min(), columns.max()]
-        farthest = max(farthest, *(abs(end.item() - middle) for end in ends))
+    first = side // 2 // multiple * multiple
+    for middle in (first, first + multiple - 1):  # both ends of a cell of the grid
+        places = _spoilt(detector, side, middle).nonzero()
+        if places.min() == 0: return math.inf
+        farthest = max(farthest, (places - middle).abs().max().item())
     return float(farthest)
 
 # %% ../nbs/api/83_tiles.ipynb #25ffc742
@@ -85,11 +101,13 @@ def tiles_of(
     tiling: Tiling,
 ) -> list[tuple[slice, slice, Float[np.ndarray, "h w"]]]:  # rows, columns, and how much the tile says at each pixel
     "Where a detector looks at a picture of this size."
-    spans = [tile_spans(*sides, tiling.overlap, detector.model_.multiple) for sides in zip(size, detector.settings.size)]
-    rows, columns = (list(zip(along, tile_weights(along, tiling))) for along in spans)
+    along = []
+    for length, tile in zip(size, detector.settings.size):
+        spans = tile_spans(length, tile, tiling.overlap, detector.model_.multiple)
+        along.append(list(zip(spans, tile_weights(spans, tiling))))
     tiles = []
-    for down, share in rows:
-        tiles += [(slice(*down), slice(*across), np.outer(share, other)) for across, other in columns]
+    for (down, share), (across, other) in itertools.product(*along):
+        tiles.append((slice(*down), slice(*across), np.outer(share, other)))
     return tiles
 
 # %% ../nbs/api/83_tiles.ipynb #5a233c0a
@@ -101,7 +119,8 @@ def blend(
 ) -> Float[Tensor, "1 h w"]:          # on the CPU
     "What is said about all tiles of a picture, as one map."
     size = tuple(picture.shape[-2:])
-    if min(size) < 32: raise ValueError(f"tiles: a picture must have 32 pixels a side at least, got {size[0]} x {size[1]}")
+    if min(size) < 32:
+        raise ValueError(f"tiles: a picture must have 32 pixels a side at least, got {size[0]} x {size[1]}")
     whole = torch.zeros(1, *size)
     for rows, columns, weight in tiles_of(size, detector, tiling):
         tile = picture[..., rows, columns]
@@ -145,7 +164,19 @@ def pictures_of(given: Images) -> list:   # one entry each; arrays are cut into 
     rows = as_rows(given, "tiles")
     return rows if isinstance(rows, list) else list(rows)
 
-# %% ../nbs/api/83_tiles.ipynb #480d5c68
+# %% ../nbs/api/83_tiles.ipynb #ac9cd394
+def _corners(
+    size: tuple[int, int],     # (height, width) of a picture
+    tile: tuple[int, int],     # (height, width)
+) -> list[tuple[int, int]]:    # (top, left) of each
+    "Where tiles lie side by side."
+    if size[0] < tile[0] or size[1] < tile[1]:
+        given, wanted = (f"{height} x {width}" for height, width in (size, tile))
+        raise ValueError(f"tiles: a picture of {given} is smaller than a tile, {wanted}; set size=")
+    starts = (range(0, length - side + 1, side) for length, side in zip(size, tile))
+    return list(itertools.product(*starts))
+
+# %% ../nbs/api/83_tiles.ipynb #3c248c2d
 def cut_tiles(
     pictures: Images,            # normal, each at least as large as a tile
     tile: tuple[int, int],       # (height, width), in pixels
@@ -153,21 +184,15 @@ def cut_tiles(
     seed: int = 0,               # of the draw
 ) -> UInt[np.ndarray, "n h w"]:  # 16 bit where any picture has 16
     "Tiles side by side, as they came from the camera."
-    rows, generator, depth = pictures_of(pictures), np.random.default_rng(seed), np.dtype(np.uint8)
-    each, tiles = max(1, most // len(rows)), []
+    rows, generator, tiles = pictures_of(pictures), np.random.default_rng(seed), []
+    each = max(1, most // len(rows))
     for row in rows:
         pixels = own_pixels(row, "cut_tiles")
-        corners = [
-            (top, left) for top in range(0, pixels.shape[-2] - tile[0] + 1, tile[0])
-            for left in range(0, pixels.shape[-1] - tile[1] + 1, tile[1])
-        ]
-        if not corners:
-            given = f"{pixels.shape[-2]} x {pixels.shape[-1]}"
-            raise ValueError(f"cut_tiles: a picture of {given} is smaller than a tile, {tile[0]} x {tile[1]}; set size=")
+        corners = _corners(pixels.shape, tile)
         for number in np.sort(generator.permutation(len(corners))[:each]):
             top, left = corners[number]
             tiles.append(pixels[top:top + tile[0], left:left + tile[1]].copy())
-        depth = np.promote_types(depth, pixels.dtype)
+    depth = np.result_type(*{one.dtype for one in tiles})
     return np.stack([deepen(one, depth) for one in tiles])
 
 # %% ../nbs/api/83_tiles.ipynb #a6de25f6
@@ -176,7 +201,12 @@ class Evidence(NamedTuple):
     pooled: dict[str, Float[Tensor, "t h w"]]   # raw maps of some of its tiles, 4 x 4 pixels as one
     values: dict[str, Float[Tensor, "v"]]       # raw values at some of its pixels
 
-# %% ../nbs/api/83_tiles.ipynb #cdf79bfe
+# %% ../nbs/api/83_tiles.ipynb #18a67cb8
+def _join(before: Tensor | None, more: Tensor) -> Tensor:
+    "What was kept so far, and more of it."
+    return more if before is None else torch.cat((before, more))
+
+# %% ../nbs/api/83_tiles.ipynb #426938fd
 @torch.inference_mode()
 def gather(
     detector: Detector,
@@ -185,18 +215,16 @@ def gather(
     most: int = 16,       # tiles, evenly spaced
 ) -> Evidence:
     "What a held-out picture says about what is usual."
-    pixels, (height, width) = own_pixels(picture, "fit_large"), detector.settings.size
-    if pixels.shape[-2] < height or pixels.shape[-1] < width:
-        raise ValueError(f"fit_large: a held-out picture of {tuple(pixels.shape[-2:])} is smaller than a tile")
-    tiles = tiles_of(tuple(pixels.shape[-2:]), detector, tiling)
-    pooled, values = {}, {}
+    pixels, tile = own_pixels(picture, "fit_large"), detector.settings.size
+    _corners(pixels.shape[-2:], tile)  # refuses a picture smaller than a tile
+    tiles, pooled, values = tiles_of(pixels.shape[-2:], detector, tiling), {}, {}
     for rows, columns, _ in tiles[::-(-len(tiles) // most)]:
         raw = detector.raw(detector.observe(as_float(pixels[..., rows, columns][None])))
         for name, found in raw.items():
-            cut = found[:, :height, :width].cpu()
-            pooled.setdefault(name, []).append(pool_places(cut))
-            values.setdefault(name, []).append(cut.flatten()[::7])  # neighbours are alike after smoothing
-    return Evidence(*({name: torch.cat(every) for name, every in kept.items()} for kept in (pooled, values)))
+            cut = found[:, :tile[0], :tile[1]].cpu()
+            pooled[name] = _join(pooled.get(name), pool_places(cut))
+            values[name] = _join(values.get(name), cut.flatten()[::7])  # smoothed: neighbours are alike
+    return Evidence(pooled, values)
 
 # %% ../nbs/api/83_tiles.ipynb #6db138b5
 def set_usual(
@@ -231,7 +259,22 @@ def set_rarity(
     for name, kept in scaled.items(): setattr(detector.score_, f"rare_{name}", rare_values(torch.cat(kept)))
     detector.settled_ = True
 
-# %% ../nbs/api/83_tiles.ipynb #6fb38109
+# %% ../nbs/api/83_tiles.ipynb #8f2f64b8
+def judge_held_out(
+    detector: Detector,
+    rows: Sequence,                 # whole held-out pictures, an entry each
+    evidence: Sequence[Evidence],   # what each says about what is usual
+    tiling: Tiling,
+) -> Float[Tensor, "n"]:
+    "The score of each held-out picture, by what is usual without it."
+    scores = []
+    for number, row in enumerate(rows):
+        set_usual(detector, _others(evidence, number))
+        found = blend(own_pixels(row, "calibrate_large"), detector, tiling, fused(detector))
+        scores.append(image_score(found, detector.settings.top_k))
+    return torch.cat(scores)
+
+# %% ../nbs/api/83_tiles.ipynb #42040daa
 def calibrate_large(
     detector: Detector,
     training: UInt[np.ndarray, "n h w"],   # tiles that the network was trained on
@@ -245,18 +288,14 @@ def calibrate_large(
     evidence = [gather(detector, row, tiling) for row in rows]
     detector.settled_, detector.held_out_images_ = False, None
     if split_surprisal(detector.settings.score)[0]: set_rarity(detector, evidence)
-    scores = []
-    for number, row in enumerate(rows):
-        set_usual(detector, _others(evidence, number))
-        found = blend(own_pixels(row, "calibrate_large"), detector, tiling, fused(detector))
-        scores.append(image_score(found, detector.settings.top_k))
-    detector.held_out_scores_ = torch.cat(scores)
-    if (detector.held_out_scores_ == scores[0]).all():
-        raise ValueError(f"calibrate_large: all {len(rows)} held-out pictures are the same; give pictures of different parts")
+    scores = judge_held_out(detector, rows, evidence, tiling)
+    if bool((scores == scores[0]).all()):
+        raise ValueError(f"calibrate_large: all {len(rows)} held-out pictures are the same; give different parts")
     set_usual(detector, _others(evidence, len(evidence) - 1))  # a new picture has as many judges
-    detector.tiles_, detector.region_ = tiling, None
+    detector.tiles_, detector.region_, detector.held_out_scores_ = tiling, None, scores
     detector.held_out_ = detector.held_out_names_ = detector.calibrated_on_ = None
-    return detector.set_threshold(robust_threshold(detector.held_out_scores_, detector.settings.false_alarm_rate))
+    found = robust_threshold(scores, detector.settings.false_alarm_rate)
+    return detector.set_threshold(found)
 
 # %% ../nbs/api/83_tiles.ipynb #6af4e571
 def look_at_large(picture: object) -> Look:
@@ -265,7 +304,17 @@ def look_at_large(picture: object) -> Look:
     (mean,), (contrast,) = brightness(pixels[None])
     return Look(tuple(pixels.shape[-2:]), 8 * pixels.dtype.itemsize, float(mean), float(contrast))
 
-# %% ../nbs/api/83_tiles.ipynb #a5d76d44
+# %% ../nbs/api/83_tiles.ipynb #8cc684dc
+def check_tiling(detector: Detector, tiling: Tiling) -> None:
+    "Refuse, before training, tiles that leave no grid, and networks that look at a whole tile at once."
+    multiple = detector.model_.multiple
+    for side in detector.settings.size: tile_spans(2 * side, side, tiling.overlap, multiple)
+    options = dict(detector.settings.architecture_options)
+    if options.get("cutoff") or options.get("dense_code") or options.get("normalisation") == "group":
+        said = "this network looks at a whole tile at once; leave cutoff, dense_code and group out"
+        raise ValueError(f"fit_large: {said}")
+
+# %% ../nbs/api/83_tiles.ipynb #ab075fbb
 def fit_large(
     detector: Detector,           # its size is that of a tile
     pictures: Images,             # normal, larger than a tile: paths, a folder, samples, or arrays of 8 or 16 bit
@@ -274,20 +323,16 @@ def fit_large(
     **training,                   # of `Detector.learn`: seconds, checkpoint, progress, threads
 ) -> Detector:                    # the same, fitted; `predict_large` asks it
     "Hold whole pictures out, train on tiles of the rest, set the threshold on those held out."
-    s = detector.settings
-    for side in s.size: tile_spans(2 * side, side, tiling.overlap, detector.model_.multiple)  # refused before training
-    options = dict(s.architecture_options)
-    if options.get("cutoff") or options.get("dense_code") or options.get("normalisation") == "group":
-        raise ValueError("fit_large: this network looks at a whole tile at once; leave cutoff, dense_code and group out")
-    detector.settings = s.changed(per_pixel=False)
+    check_tiling(detector, tiling)
+    s = detector.settings = detector.settings.changed(per_pixel=False)
     rows = pictures_of(pictures)
     kept, held = hold_out(len(rows), s.held_out_share, s.seed)
-    looks = [look_at_large(row) for row in rows]
+    looks, held_out = list(map(look_at_large, rows)), [rows[number] for number in held]
     tiles = cut_tiles([rows[number] for number in kept], s.size, most, s.seed)
     check_differing(tiles, "training")
     detector.learn(tiles, **training)
-    calibrate_large(detector, tiles, [rows[number] for number in held], tiling)
+    calibrate_large(detector, tiles, held_out, tiling)
     detector.shown_, detector.held_out_ = sum_up(looks), held
-    if all(isinstance(row, (Path, Sample)) for row in rows):
-        detector.held_out_names_ = [Path(getattr(rows[number], "path", rows[number])).name for number in held]
+    if all(isinstance(row, (Path, Sample)) for row in held_out):
+        detector.held_out_names_ = [Path(getattr(row, "path", row)).name for row in held_out]
     return detector

@@ -20,7 +20,7 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
     "40_training": (1, 0),
     "65_calibration": (12, 0),
     "67_scores": (7, 0),
-    "80_detector": (3, 3),
+    "80_detector": (0, 1),
     "84_results": (28, 4),
     "86_run": (3, 2),
     "87_engines": (19, 4),
