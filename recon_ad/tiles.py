@@ -223,7 +223,8 @@ def gather(
         for name, found in raw.items():
             cut = found[:, :tile[0], :tile[1]].cpu()
             pooled[name] = _join(pooled.get(name), pool_places(cut))
-            values[name] = _join(values.get(name), cut.flatten()[::7])  # smoothed: neighbours are alike
+            # smoothed: neighbours are alike
+            values[name] = _join(values.get(name), cut.flatten()[::7])
     return Evidence(pooled, values)
 
 # %% ../nbs/api/83_tiles.ipynb #6db138b5
