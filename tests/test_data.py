@@ -18,9 +18,9 @@ from skimage import data as photographs
 from skimage.transform import resize
 
 from recon_ad.data import (
-    FITS, PIXEL_LIMIT, Sample, as_images, as_rows, deepen, fit_image, fit_mask, hold_out, image_size,
-    list_images, load_images, load_masks, open_image, pixel_limit, read_image, read_mask, read_with_color,
-    restore_map, to_float,
+    FITS, PIXEL_LIMIT, Look, Sample, Shown, as_images, as_rows, brightness, deepen, fit_image, fit_mask, hold_out,
+    image_size, list_images, load_images, load_masks, look_at, looks_of, one_at_a_time, open_image, pixel_limit,
+    read_image, read_mask, read_with_color, restore_map, sum_up, to_float, unlike_training,
 )
 from recon_ad.layouts import DatasetError, check_dataset, list_samples
 
@@ -631,3 +631,93 @@ def test_subfolders_with_equal_names_and_their_masks(tmp_path):
 
 def test_an_empty_folder_is_still_refused(tmp_path):
     with pytest.raises(DatasetError, match='there is no folder train/good'): list_samples(tmp_path)
+
+
+# large pictures
+
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P', '1', 'LA', 'L', 'I;16'])
+@pytest.mark.parametrize('turned', [1, 6])
+def test_bands_give_what_one_read_gives(tmp_path, monkeypatch, mode, turned):
+    picture = Image.fromarray(GRAY.astype(np.uint16) * 257) if mode == 'I;16' else Image.fromarray(photographs.astronaut()).convert(mode)
+    exif = Image.Exif()
+    exif[274] = turned
+    picture.save(tmp_path/'a.png', exif=exif)
+    whole = read_image(tmp_path/'a.png')
+    monkeypatch.setattr('recon_ad.data._BAND', 7 * 512)
+    assert np.array_equal(read_image(tmp_path/'a.png'), whole)
+    assert np.array_equal(fit_image(whole, (50, 60)), fit_image(read_image(tmp_path/'a.png'), (50, 60)))
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+def test_bands_of_deep_color_give_what_one_read_gives(tmp_path, monkeypatch, suffix):
+    colour = np.random.default_rng(0).integers(0, 65536, (37, 41, 3)).astype(np.uint16)
+    if suffix == '.tif': tifffile.imwrite(tmp_path/'a.tif', colour, photometric='rgb')
+    else:
+        rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in colour)
+        chunk = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        header = struct.pack('>IIBBBBB', 41, 37, 16, 2, 0, 0, 0)
+        (tmp_path/'a.png').write_bytes(
+            b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+        )
+    monkeypatch.setattr('recon_ad.data._BAND', 100)
+    wanted = np.round(colour.astype(np.float64) @ np.array([0.299, 0.587, 0.114])).astype(np.uint16)
+    assert np.array_equal(read_image(tmp_path/f'a{suffix}'), wanted)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+@settings(max_examples=60, deadline=None)
+def test_one_line_of_pixels_is_resized_like_every_line(height, width, rows, columns):
+    "PyTorch takes a single column for channels: as many equal columns must give the same."
+    line = np.random.default_rng(height).integers(0, 65536, (height, 1)).astype(np.uint16)
+    tall, wide = fit_image(line, (rows, 1)), fit_image(line.repeat(width, 1), (rows, columns + 1))
+    assert (np.abs(wide.astype(int) - tall.astype(int)) <= 1).all()        # rounded once more
+    assert np.array_equal(fit_image(line.T, (1, rows)), tall.T)
+
+
+def test_large_pictures_wait_for_each_other_and_small_ones_do_not():
+    assert one_at_a_time((10_000, 10_000)).acquire(blocking=False)
+    one_at_a_time((10_000, 10_000)).release()
+    with one_at_a_time((100, 100)), one_at_a_time((10_000, 10_000)), one_at_a_time((5_000, 5_000)): pass
+
+
+# what training has shown
+
+def test_a_files_look_is_told_from_its_header(tmp_path):
+    Image.fromarray(GRAY).save(tmp_path/'a.png')
+    Image.fromarray(GRAY.astype(np.uint16) * 257).save(tmp_path/'b.png')
+    files = [tmp_path/'a.png', Sample(tmp_path/'b.png', 'train', 0, 'good')]
+    one, other = looks_of(load_images([tmp_path/'a.png'] * 2, (32, 64)), files)
+    assert (one.size, one.bits, other.bits) == (GRAY.shape, 8, 16)
+    alone = look_at(tmp_path/'a.png', size=(32, 64))
+    assert alone == one and look_at(GRAY, size=(32, 64)) == one
+
+
+@given(st.floats(0.02, 0.98), st.floats(0.0, 0.5))
+@settings(max_examples=40, deadline=None)
+def test_gray_is_held_against_the_limits_it_names(mean, contrast):
+    shown = Shown(mean=(0.4, 0.5), contrast=(0.1, 0.2))
+    said = unlike_training(shown, Look(None, None, mean, contrast), (10, 10), 'stretch')
+    assert any('mean gray' in reason for reason in said) == (not 0.4 - 0.1 <= mean <= 0.5 + 0.1)
+    assert any('contrast' in reason for reason in said) == (not 0.1 / 2 <= contrast <= 0.2 * 2)
+
+
+@pytest.mark.parametrize('resize, size, odd', [
+    ('stretch', (105, 200), False), ('stretch', (120, 200), True), ('crop', (120, 200), True), ('pad', (120, 200), False),
+    ('stretch', (40, 80), True), ('stretch', (60, 120), False), ('tiles', (120, 200), False), ('tiles', (100, 300), True),
+])
+def test_proportions_and_size_are_held_against_a_picture(resize, size, odd):
+    shown = Shown(proportions=(0.5, 0.5), height=(100, 100), width=(200, 200))
+    assert bool(unlike_training(shown, Look(size, 8, 0.5, 0.1), (64, 96), resize)) is odd
+
+
+def test_nothing_is_held_against_a_picture_where_nothing_is_known():
+    assert unlike_training(sum_up([]), Look((1, 9999), 16, 1.0, 0.0), (64, 96), 'stretch') == []
+
+
+@pytest.mark.parametrize('shape', [(64, 96), (300, 512), (1, 100_000)])
+def test_brightness_does_not_depend_on_the_form(shape):
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
+    ours = np.stack(brightness(images))
+    assert np.allclose(ours, np.stack(brightness(to_float(images))), atol=1e-6)
+    exact = np.stack((images.mean((1, 2)), images.std((1, 2)))) / 255
+    assert np.abs(ours - exact).max() < 0.01                                # a part of the pixels is looked at

@@ -160,6 +160,78 @@ class TestDetector:
         with pytest.raises(ValueError, match="at least"): Detector(**PLAIN, size=(64, 96), steps=1, held_out_share=0.5, device="cpu").fit(plates(1), progress=False)
 
 
+class TestWhatTrainingHasShown:
+    @pytest.fixture
+    def files(self, tmp_path):
+        paths = [tmp_path / f"{number}.png" for number in range(9)]
+        for path, image in zip(paths, plates(9, (128, 192))): Image.fromarray(image).save(path)
+        return paths
+
+    @pytest.fixture
+    def told(self, files):
+        return Detector(**PLAIN, size=(64, 96), architecture_options=SMALL, steps=2, batch_size=2, held_out_share=0.3, device="cpu").fit(files, progress=False)
+
+    def test_it_is_kept_in_the_file(self, told, tmp_path):
+        again = Detector.load(told.save(tmp_path / "a.safetensors"), "cpu")
+        assert again.shown_ == told.shown_ and told.shown_.bits == (8,)
+        assert (told.shown_.height, told.shown_.width) == ((128, 128), (192, 192))
+
+    def test_arrays_tell_gray_alone_unless_their_files_are_named(self, told, files):
+        images, blank = told.images(files), Detector(told.settings, "cpu")
+        assert blank.remember(images).shown_.proportions == () and blank.shown_.mean == told.shown_.mean
+        assert blank.remember(images, files).shown_ == told.shown_
+
+    @pytest.mark.parametrize("change, said", [
+        (lambda image: image, []),
+        (lambda image: np.concatenate([image, image], 1), ["proportions"]),
+        (lambda image: image[::5, ::5], ["pixels"]),
+        (lambda image: image.astype(np.uint16) * 257, ["16 bits"]),
+        (lambda image: image.astype(np.uint16) * 16, ["16 bits", "mean gray", "contrast"]),
+        (lambda image: image // 5, ["mean gray", "contrast"]),
+        (lambda image: np.full_like(image, int(image.mean())), ["contrast"]),
+    ], ids=["as_training", "wide", "tiny", "deep", "twelve_bits", "dark", "flat"])
+    def test_what_speaks_against_a_picture_is_named(self, told, tmp_path, change, said):
+        image = change(plates(1, (128, 192), seed=5)[0])
+        Image.fromarray(image).save(tmp_path / "new.png")
+        for given in (image, tmp_path / "new.png", str(tmp_path / "new.png"), [Image.open(tmp_path / "new.png")]):
+            reasons = told.reasons_against(given)
+            assert len(reasons) == len(said) and all(word in reason for word, reason in zip(said, reasons))
+
+    def test_a_defect_is_no_reason(self, told):
+        image = plates(1, (128, 192), seed=5)[0]
+        image[:12] = 255
+        assert told.reasons_against(image) == []
+
+    def test_a_path_is_enough(self, told, files):
+        single = told.predict(files[0]).anomaly_map
+        for given in (str(files[0]), Image.open(files[0]), [files[0]]): assert torch.equal(told.predict(given).anomaly_map, single)
+
+
+class TestCalibration:
+    def test_rarity_is_learnt_where_a_surprisal_asks_for_it(self, monkeypatch, tmp_path):
+        asked, settle = [], Score.settle
+        monkeypatch.setattr(Score, "settle", lambda self, raws: asked.append(len(raws)) or settle(self, raws))
+        fitted = Detector(**PLAIN, size=(64, 96), architecture_options=SMALL, steps=2, batch_size=2, held_out_share=0.3, device="cpu").fit(plates(10), progress=False)
+        again = Detector.load(fitted.save(tmp_path / "a.safetensors"), "cpu")
+        assert not asked
+        raw = fitted.raw(fitted.observe(to_float(plates(1))))
+        found = fitted.judge(raw, "surprisal(residual + latent)")[0]
+        assert asked == [3] and found.isfinite().all()
+        fitted.settings = fitted.settings.changed(score="surprisal(residual + latent)")
+        fitted.calibrate(plates(10)[:7], plates(10)[7:])
+        assert asked == [3, 3]
+        with pytest.raises(RuntimeError, match="does not say how rare"): again.judge(raw, "surprisal(residual)")
+
+    def test_names_and_places_belong_to_the_pictures_that_calibrated(self, detector):
+        images, twin = plates(24), detector.copy()
+        twin.held_out_names_ = [str(number) for number in twin.held_out_]
+        kept = np.setdiff1d(np.arange(24), twin.held_out_)
+        twin.calibrate(images[kept], images[detector.held_out_])
+        assert len(twin.held_out_names_) == 6 and twin.held_out_ is not None
+        twin.calibrate(images[kept], plates(6, seed=9))
+        assert twin.held_out_names_ is None and twin.held_out_ is None and held_out_of(twin).places is None
+
+
 class TestScores:
     @pytest.mark.parametrize("name", [name for name in SCORES if name not in (*MARKS, "mahalanobis", "decoder_mahalanobis")])
     def test_a_perfect_reconstruction_has_no_anomaly(self, name):
