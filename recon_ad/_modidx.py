@@ -1276,6 +1276,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'recon_ad.verdicts.Entry': ('api/verdicts.html#entry', 'recon_ad/verdicts.py'),
                                    'recon_ad.verdicts.Picture': ('api/verdicts.html#picture', 'recon_ad/verdicts.py'),
                                    'recon_ad.verdicts.Verdict': ('api/verdicts.html#verdict', 'recon_ad/verdicts.py'),
+                                   'recon_ad.verdicts._answers': ('api/verdicts.html#_answers', 'recon_ad/verdicts.py'),
                                    'recon_ad.verdicts.as_cell': ('api/verdicts.html#as_cell', 'recon_ad/verdicts.py'),
                                    'recon_ad.verdicts.brightest_value': ('api/verdicts.html#brightest_value', 'recon_ad/verdicts.py'),
                                    'recon_ad.verdicts.colour_map': ('api/verdicts.html#colour_map', 'recon_ad/verdicts.py'),

@@ -274,7 +274,7 @@ def train(arguments: argparse.Namespace) -> int:
     images, region = detector.images(normal), _region(arguments.region, asked)
     seconds = None if arguments.minutes is None else 60 * arguments.minutes
     threads = arguments.threads or "auto"
-    detector.fit(images, region, seconds, arguments.resume, not arguments.quiet, threads)
+    detector.fit(images, region, seconds, arguments.resume, not arguments.quiet, threads, normal)
     if arguments.score == "auto": choose_score(detector, images)
     detector.held_out_names_ = [normal[number].path.name for number in detector.held_out_]
     say_trained(detector, detector.held_out_names_, detector.save(arguments.detector))

@@ -31,9 +31,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .calibration import false_alarm_interval, robust_threshold
-from .data import IMAGE_SUFFIXES, fit_image, list_images, read_image, restore_map, to_float
+from recon_ad.data import (
+    IMAGE_SUFFIXES, fit_image, image_size, list_images, one_at_a_time, read_image, restore_map, to_float,
+)
 from .detector import Detector, Prediction
 from .files import whole_file
+from .tiles import LargePrediction, predict_large
 
 # %% ../nbs/api/97_verdicts.ipynb #998af709
 class Verdict(NamedTuple):
@@ -139,6 +142,7 @@ class Picture(NamedTuple):
     contrast: int                  # brightest less darkest gray level
     shown: UInt8[np.ndarray, "h w"]              # as it will be drawn
     fitted: Float[Tensor, "1 1 height width"]    # as the network will see it
+    reasons: tuple[str, ...] = ()  # why it is too unlike the training pictures to be called normal
 
 # %% ../nbs/api/97_verdicts.ipynb #fb18b1b8
 def drawn_size(
@@ -169,13 +173,29 @@ def read_picture(
     "A picture, or what is wrong with it: a file from elsewhere can fail anywhere."
     s = detector.settings
     try:
-        image = read_image(path)
-        fitted = to_float(fit_image(image, s.size, s.resize)[None])
-        shown = shrink(image, drawn_size(image.shape, largest))
-        return Picture(image.shape, int(image.max()) - int(image.min()), shown, fitted)
+        with one_at_a_time(image_size(path)):
+            image = read_image(path)
+            fitted = to_float(fit_image(image, s.size, s.resize)[None])
+            shown = shrink(image, drawn_size(image.shape, largest))
+            contrast = int(image.max()) - int(image.min())
+            reasons = detector.reasons_against(image, fitted) if contrast and min(image.shape) > 1 else ()
+            return Picture(image.shape, contrast, shown, fitted, tuple(reasons))
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         return f"cannot be read: {said.split(' cannot be read: ')[-1]}"
+
+# %% ../nbs/api/97_verdicts.ipynb #69d51225
+def _answers(
+    detector: Detector,
+    files: Sequence[Path],
+    pictures: Sequence[Picture | str],    # of these files; a text where one cannot be read
+) -> Iterator[Prediction | LargePrediction]:
+    "What the detector says of those that can be read: in tiles, where it was made for large parts."
+    good = [picture for picture in pictures if isinstance(picture, Picture)]
+    if detector.tiles_:
+        read = [file for file, picture in zip(files, pictures) if isinstance(picture, Picture)]
+        return (predict_large(detector, file) for file in read)
+    return iter(list(detector.stream(torch.cat([picture.fitted for picture in good]))) if good else [])
 
 # %% ../nbs/api/97_verdicts.ipynb #8999ab26
 def judge_files(
@@ -183,14 +203,13 @@ def judge_files(
     files: Sequence[Path],
     largest: int = 2000,      # longest side that will be drawn, in pixels
     group: int = 16,          # files in memory at a time
-) -> Iterator[tuple[Picture | str, Prediction | None]]:  # (what is wrong with it, None) where it cannot be read
+) -> Iterator[tuple[Picture | str, Prediction | LargePrediction | None]]:  # (what is wrong with it, None) where it cannot be read
     "Each file's picture with what the detector says of it, in the order of the files."
     with ThreadPoolExecutor(min(group, os.cpu_count() or 1)) as pool:
         for start in range(0, len(files), group):
             read = lambda file: read_picture(file, detector, largest)
             pictures = list(pool.map(read, files[start:start + group]))
-            inputs = [picture.fitted for picture in pictures if isinstance(picture, Picture)]
-            found = iter(list(detector.stream(torch.cat(inputs))) if inputs else [])
+            found = _answers(detector, files[start:start + group], pictures)
             for picture in pictures:
                 yield picture, next(found) if isinstance(picture, Picture) else None
 
@@ -204,13 +223,13 @@ def shows_no_part(picture: Picture) -> str:  # empty where it may show one
 # %% ../nbs/api/97_verdicts.ipynb #3a25735a
 def why_undecided(
     picture: Picture,
-    found: Prediction,    # for this picture
+    found: Prediction | LargePrediction,    # for this picture
 ) -> str:                 # empty where the score decides
     "Why a score must not be trusted."
     score = found.anomaly_score.item()
     if not math.isfinite(score): return f"the score is {score}"
     if not found.anomaly_map.isfinite().all(): return "the map holds values that are not finite"
-    return shows_no_part(picture)
+    return shows_no_part(picture) or "; ".join(picture.reasons)
 
 # %% ../nbs/api/97_verdicts.ipynb #d6187407
 def locate(
@@ -228,7 +247,7 @@ def locate(
 def verdict_on(
     name: str,            # of the file
     picture: Picture,
-    found: Prediction,    # for this picture
+    found: Prediction | LargePrediction,    # for this picture
     detector: Detector,   # that made it
 ) -> Verdict:
     "What is said of a picture that could be read."
