@@ -1280,6 +1280,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'recon_ad.verdicts.as_cell': ('api/verdicts.html#as_cell', 'recon_ad/verdicts.py'),
                                    'recon_ad.verdicts.brightest_value': ('api/verdicts.html#brightest_value', 'recon_ad/verdicts.py'),
                                    'recon_ad.verdicts.colour_map': ('api/verdicts.html#colour_map', 'recon_ad/verdicts.py'),
+                                   'recon_ad.verdicts.doubts_about': ('api/verdicts.html#doubts_about', 'recon_ad/verdicts.py'),
                                    'recon_ad.verdicts.drawn_size': ('api/verdicts.html#drawn_size', 'recon_ad/verdicts.py'),
                                    'recon_ad.verdicts.earlier_output': ('api/verdicts.html#earlier_output', 'recon_ad/verdicts.py'),
                                    'recon_ad.verdicts.entry_problem': ('api/verdicts.html#entry_problem', 'recon_ad/verdicts.py'),

@@ -16,7 +16,7 @@ from .detector import Detector, evaluate_detector
 from .layouts import DatasetError, DatasetReport, check_dataset
 from .metrics import Evaluation
 from recon_ad.verdicts import (
-    Drawing, Verdict, judge_entries, list_entries, plain_name, read_picture, shows_no_part,
+    Drawing, Verdict, doubts_about, judge_entries, list_entries, plain_name, read_picture,
 )
 
 # %% ../nbs/api/98_appraisal.ipynb #d87e4337
@@ -67,9 +67,10 @@ def verdict_by_score(
 ) -> Verdict:             # without places
     "What is said of a picture whose score is known: the same as when it is judged by itself."
     picture = read_picture(path, detector)
-    reason = picture if isinstance(picture, str) else shows_no_part(picture)
+    is_anomalous = score > detector.threshold_
+    reason = picture if isinstance(picture, str) else doubts_about(picture, is_anomalous)
     if not math.isfinite(score): score, reason = None, f"the score is {score}"
-    verdict = "undecided" if reason else "defective" if score > detector.threshold_ else "good"
+    verdict = "undecided" if reason else "defective" if is_anomalous else "good"
     return Verdict(name, verdict, score, detector.threshold_, error=reason)
 
 # %% ../nbs/api/98_appraisal.ipynb #c523c2dd

@@ -62,12 +62,12 @@ def _tiny(values: dict) -> dict:
 # %% ../nbs/api/88_study.ipynb #32a4ee44
 def study(
     variants: Mapping[str, Mapping],  # name of a variant to the fields that make it one
-    sets: Mapping[str, int],          # name of a set to its number of seeds
+    sets: Mapping[str, int | Sequence[int]],  # name of a set to its number of seeds, or to the seeds themselves
     smoke: bool = False,              # try it: two variants, tiny, on the embedded strips
     base: Mapping = PLAIN,            # what all variants change; the set's own fields come on top
     **fields,                         # for all of them
 ) -> dict[Experiment, str]:           # every experiment, and the variant that it is
-    "Every variant on every set, with seeds 0, 1, ..."
+    "Every variant on every set, with seeds 0, 1, ... or those that are named."
     if unknown := sorted(set(sets) - set(SETS)):
         raise ValueError(f"study: no set {', '.join(unknown)}; there are {', '.join(SETS)}")
     if smoke: variants, sets = dict(list(variants.items())[:2]), {"strips": 1}
@@ -75,7 +75,8 @@ def study(
     for (data, seeds), (name, changed) in product(sets.items(), variants.items()):
         values = {"data": data, **base, **SETS[data], **fields, **changed}
         if smoke: values = _tiny(values)
-        made |= dict.fromkeys(grid(Experiment(**values), seed=range(seeds)), name)
+        seeds = range(seeds) if isinstance(seeds, int) else seeds
+        made |= dict.fromkeys(grid(Experiment(**values), seed=seeds), name)
     return made
 
 # %% ../nbs/api/88_study.ipynb #5f33a0ff

@@ -182,7 +182,7 @@ METADATA = [  # what is changed, its value (None: taken out), what the refusal m
     ("settings/architecture_options", {"width": "wide"}, "crafted"),
     ("settings/architecture_options", [4], "architecture_options must be a dict"),
     ("settings/score", "residual", "belongs to nothing"), ("settings/score", "beauty", "unknown score 'beauty'"),
-    ("settings/score", "residual + latent + mahalanobis + ssim", "ssim is missing"),
+    ("settings/score", "residual + latent + mahalanobis + ssim", "ssim.median is missing"),
     ("settings/sigma", "wide", "sigma must be"), ("settings/sigma", -1, "sigma must be"),
     ("settings/sigma", float("nan"), "sigma must be"),
     ("settings/sigma", 1e-58, "sigma must be"), ("settings/sigma", 6e307, "sigma must be"), ("settings/top_k", 10**12, "top must be between"),

@@ -20,13 +20,13 @@ def runs_of(gains, seeds=3, luck=0.002, metric="fused.aupro"):
     for place, (data, gain) in enumerate(gains.items()):
         for seed in range(seeds):
             base = 0.4 + 0.1 * place + random.normal(0, 0.03)
-            rows.append({"data": data, "seed": seed, "variant": "old", figure: base})
-            rows.append({"data": data, "seed": seed, "variant": "new", figure: base + gain + random.normal(0, luck)})
+            rows.append({"data": data, "seed": seed, "variant": "old", metric: base})
+            rows.append({"data": data, "seed": seed, "variant": "new", metric: base + gain + random.normal(0, luck)})
     return pd.DataFrame(rows)
 
 
 def verdict(frame, metric="fused.aupro", **bound):
-    return conclude([Expectation("new beats old", paired_differences(frame, figure, "new", "old"), **bound)]).iloc[0]
+    return conclude([Expectation("new beats old", paired_differences(frame, metric, "new", "old"), **bound)]).iloc[0]
 
 
 @pytest.mark.parametrize(("gains", "expected", "sets"), [
@@ -110,8 +110,8 @@ def test_smoke_runs_are_not_judged():
 
 
 def test_units_are_those_of_the_figure():
-    for figure, said in (("psnr", "+3.0 dB"), ("fused.aupro", "+300.0 points"), ("correlation", "+3.00")):
-        assert verdict(runs_of({"grid": 3.0}, seeds=1, luck=0, metric=figure), figure, above=0)["measured"] == said
+    for metric, said in (("psnr", "+3.0 dB"), ("fused.aupro", "+300.0 points"), ("correlation", "+3.00")):
+        assert verdict(runs_of({"grid": 3.0}, seeds=1, luck=0, metric=metric), metric, above=0)["measured"] == said
 
 
 def test_an_expectation_names_one_bound():

@@ -45,7 +45,7 @@ STILL_LOOSE = {  # room or phase: what the rules below forbid and is still there
     "98_watch": {"wide": 2},
     "99_cli": {"wide": 11, "nested": 3},
     "00_quickstart": {"wide": 16, "overlong": 12, "nested": 1},
-    "05_whole_benchmark": {"wide": 10, "overlong": 7},
+    "05_whole_benchmark": {"wide": 17, "overlong": 7},
 }
 
 

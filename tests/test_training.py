@@ -141,7 +141,7 @@ SHORT = TrainingSettings(steps=6, batch_size=2, precision="float32", seed=3)
 def go_on_from(file):
     "The weights at the end of a run that goes on from a checkpoint."
     model = build_model(**SMALL)
-    train(model, TrainingData(squares(), Steps(lambda count: 0.0)), parse_loss("mse + ssim"), SHORT, "cpu", file, progress=False)
+    train(model, TrainingData(squares(), Steps(Machine(), lambda count: 0.0)), parse_loss("mse + ssim"), SHORT, "cpu", file, progress=False)
     return model.state_dict()
 
 
@@ -149,7 +149,7 @@ def go_on_from(file):
 def honest(tmp_path_factory):
     "The state of a run that was interrupted at step 3 of 6, and the weights to which it leads."
     file, before = tmp_path_factory.mktemp("honest") / "run.checkpoint", signal.signal(signal.SIGINT, signal.default_int_handler)
-    damage = Steps(lambda count: 0.0, interrupt_at=3)
+    damage = Steps(Machine(), lambda count: 0.0, interrupt_at=3)
     try:
         with pytest.raises(KeyboardInterrupt):
             train(build_model(**SMALL), TrainingData(squares(), damage), parse_loss("mse + ssim"), SHORT, "cpu", file, progress=False)

@@ -10,6 +10,7 @@ from PIL import Image
 from recon_ad import cli
 from recon_ad.cli import main
 from recon_ad.detector import Detector
+from recon_ad.verdicts import Verdict
 from recon_ad.watch import COLUMNS, GrowingTable, Watched, as_line, read_lines, watch_folder
 
 
@@ -148,7 +149,7 @@ class TestTable:
         assert table.read_bytes() == whole
 
     def test_a_disk_that_is_full_leaves_no_half_line(self, tmp_path, monkeypatch):
-        said = ["a.png", "good", 1.0, 2.0, 3, 4, 5, "", "", ""]
+        said = Verdict("a.png", "good", 1.0, 2.0, 3, 4, 5)
         with GrowingTable(tmp_path / "watched.csv") as table:
             before = (tmp_path / "watched.csv").read_bytes()
             def full(file): raise OSError(28, "No space left on device")
