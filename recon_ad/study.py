@@ -93,7 +93,7 @@ def run_study(
     **options,                       # of `run_missing`: engine, data_root, runs
 ) -> pd.DataFrame:  # one row a finished run: `variant`, `selection_score`, the fields, the metrics
     "The results of a study, carried out where they are missing; `selection_score` is on validation damage."
-    neighbours = sorted(Path(path).parent.glob("*.jsonl"))
+    neighbours = sorted(Path(path).parent.glob("[0-9][0-9]_*.jsonl"))  # of phases, not of benchmarks
     lines = run_missing(list(made), path, reuse=neighbours, **options)
     finished = [line for line in lines if "error" not in line.get("context", {})]
     names = [made[Experiment(**line["experiment"])] for line in finished]
