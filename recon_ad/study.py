@@ -62,7 +62,7 @@ def _tiny(values: dict) -> dict:
 # %% ../nbs/api/88_study.ipynb #32a4ee44
 def study(
     variants: Mapping[str, Mapping],  # name of a variant to the fields that make it one
-    sets: Mapping[str, int | Sequence[int]],  # name of a set to its number of seeds, or to the seeds themselves
+    sets: Mapping[str, int | Sequence[int]],  # name of a set to its number of seeds, or to the seeds
     smoke: bool = False,              # try it: two variants, tiny, on the embedded strips
     base: Mapping = PLAIN,            # what all variants change; the set's own fields come on top
     **fields,                         # for all of them
