@@ -133,6 +133,7 @@ def export_onnx(
     if bits not in (8, 16): raise ValueError(f"export_onnx: bits must be 8 or 16, got {bits}")
     if math.isnan(detector.threshold_):
         raise RuntimeError("export_onnx: not fitted; call fit with normal images, or load a fitted detector")
+    if detector.tiles_: raise ValueError("export_onnx: it judges in tiles, which no graph does; see recon_ad.tiles")
     if find_spec("onnxscript") is None:  # what torch.onnx writes with
         raise ModuleNotFoundError("export_onnx: needs onnxscript; pip install 'recon_ad[onnx]'")
     if pick_precision(detector.device, detector.settings.precision) != torch.float32:
