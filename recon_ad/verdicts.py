@@ -183,7 +183,7 @@ def read_picture(
             reasons = detector.reasons_against(image, fitted) if shows_something else []
             return Picture(image.shape, contrast, shown, fitted, tuple(reasons))
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
         return f"cannot be read: {said.split(' cannot be read: ')[-1]}"
 
 # %% ../nbs/api/97_verdicts.ipynb #21f004d4
