@@ -201,6 +201,7 @@ def site() -> int:
     if subprocess.run(command).returncode: return 1
     shutil.rmtree(SITE, ignore_errors=True)
     shutil.move(staged / SITE.name, SITE)
+    shutil.copytree(staged / "images", SITE / "images", dirs_exist_ok=True)  # pictures that only HTML names, too
     finish_site(SITE, sources(), ROOT)
     print(f"site               {SITE / 'index.html'}")
     return 0
