@@ -56,15 +56,15 @@ def test_code_of_a_phase_can_be_read(path):
 def test_results_and_runs_lie_at_the_root_where_a_phase_is_opened_in_its_folder(tmp_path):
     "JupyterLab starts a notebook in its own folder; `make phases`, above, in the root."
     shutil.copytree(ROOT / "results", tmp_path / "results")
-    kept = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir() if not path.name.startswith(".")}
+    def stored(): return {path: path.read_bytes() for path in (tmp_path / "results").rglob("[!.]*") if path.is_file()}
+    kept = stored()
     opened = tmp_path / "nbs" / "phases"
     opened.mkdir(parents=True)
     papermill.execute_notebook(ROOT / "nbs" / "phases" / "01_baseline.ipynb", tmp_path / "out.ipynb",
                                parameters={"smoke": True}, cwd=opened, kernel_name="python3", progress_bar=False)
     assert (tmp_path / "runs" / "01_baseline" / "smoke.jsonl").is_file()
     assert not list(opened.iterdir())
-    found = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir() if not path.name.startswith(".")}
-    assert found == kept
+    assert stored() == kept
 
 
 def test_the_kernel_is_this_environment(tmp_path):
