@@ -45,8 +45,7 @@ from .losses import parse_loss
 from .metrics import Evaluation, evaluate
 from .scores import PROBABILITIES, Score, split_surprisal
 from .settings import DetectorSettings, rename_fields, rename_views
-from .sharpness import matched_blur
-from .synthesis import parse_damage
+from .synthesis import as_sharp_as, parse_damage
 from .training import ThreadChoice, TrainingData, read_checkpoint, train
 
 # %% ../nbs/api/80_detector.ipynb #398f4d23
@@ -170,10 +169,8 @@ def within(
 # %% ../nbs/api/80_detector.ipynb #7f863c98
 def _damage_like(mixture: str, images: Shaped[np.ndarray, "n h w"]) -> str:
     "Damage as sharp as these images."
-    some = images[::-(-len(images) // 64)]
-    low, high = matched_blur(to_float(some)[:, 0])
-    sharpness = f", blur={low:g}:{high:g}" if high else ""
-    return f"{mixture}; probability=0.6, times=2{sharpness}"
+    some = to_float(images[::-(-len(images) // 64)])[:, 0]
+    return as_sharp_as(f"{mixture}; probability=0.6, times=2", some)
 
 # %% ../nbs/api/80_detector.ipynb #f9211ad9
 def read_off(
