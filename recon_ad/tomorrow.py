@@ -83,10 +83,11 @@ def rank_tomorrow(
     labels: Sequence[int],               # 1 is defective
     texts: Mapping[str, str],            # names of mixtures of its views, and what they are
     changes: Mapping[str, Change] = TOMORROW,
+    today: Mapping[str, np.ndarray] | None = None,  # of `image_scores`, where they are known
 ) -> dict[str, dict]:                    # by name: as_is, and by change: all, normal_ones; image AUROC in [0, 1]
     "How well images are ranked today, and how well after each change."
     labels = np.asarray(labels)
-    today = image_scores(detector, images, texts)
+    today = today or image_scores(detector, images, texts)
     auroc = lambda scores: float(roc_auc_score(labels, scores))
     ranks = {name: {"as_is": auroc(scores)} for name, scores in today.items()}
     for title, change in changes.items():
@@ -146,8 +147,10 @@ def run_tomorrow(
     array = load_images(test, experiment.size, experiment.resize)
     detector = _trained(experiment, train, runs, device)
     texts = {"fused": experiment.score} | {view: view for view in detector.score_.weights}
-    labels, images = np.array([sample.label for sample in test]), as_float(array)
-    ranks = rank_tomorrow(detector, images, labels, texts)
+    labels = np.array([sample.label for sample in test])
+    images = as_float(array)
+    today = image_scores(detector, images, texts)
+    ranks = rank_tomorrow(detector, images, labels, texts, today=today)
     where = unseen_items(*([sample.path.name for sample in some] for some in (train, test)))
-    unseen = _unseen(where, image_scores(detector, images, texts), array, labels)
+    unseen = _unseen(where, today, array, labels)
     return {"metrics": {"tomorrow": ranks, "unseen": unseen}}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from plates import plates, save
 from recon_ad.appraisal import appraise, look_into
 from recon_ad.cli import main
 from recon_ad.compare import auroc_difference
@@ -16,19 +17,6 @@ from recon_ad.metrics import image_auroc
 from recon_ad.verdicts import judge_folder
 
 NASTY = "<img src=x onerror=alert(1)>&\"'"
-
-
-def plates(n, seed=0):
-    "Noise with a bright square."
-    images = np.random.default_rng(seed).normal(90, 4, (n, 64, 96))
-    images[:, 16:48, 30:62] += 100
-    return images.clip(0, 255).astype(np.uint8)
-
-
-def save(image, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-    return path
 
 
 def fitted(seed):

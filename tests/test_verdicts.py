@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from plates import plates, save
 from recon_ad import __version__
 from recon_ad.calibration import false_alarm_interval
 from recon_ad.cli import main
@@ -22,24 +23,11 @@ from recon_ad.verdicts import (
 )
 
 
-def plates(n, seed=0):
-    "Noise with a bright square."
-    images = np.random.default_rng(seed).normal(90, 4, (n, 64, 96))
-    images[:, 16:48, 30:62] += 100
-    return images.clip(0, 255).astype(np.uint8)
-
-
 def scratched(seed=9):
     "A plate with a white bar, far above anything usual."
     image = plates(1, seed)[0]
     image[5:9, 70:90] = 255
     return image
-
-
-def save(image, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -3,28 +3,14 @@ import csv
 import os
 import signal
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from plates import plates, save
 from recon_ad import cli
 from recon_ad.cli import main
 from recon_ad.detector import Detector
 from recon_ad.verdicts import Verdict
 from recon_ad.watch import COLUMNS, GrowingTable, Watched, as_line, read_lines, watch_folder
-
-
-def plates(n, seed=0):
-    "Noise with a bright square."
-    images = np.random.default_rng(seed).normal(90, 4, (n, 64, 96))
-    images[:, 16:48, 30:62] += 100
-    return images.clip(0, 255).astype(np.uint8)
-
-
-def save(image, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-    return path
 
 
 @pytest.fixture(scope="module")
