@@ -494,6 +494,10 @@ PRESETS = {
         " + 3*cracks(area=0.2%:4%, contrast=8:90) + 3*scratches(area=0.2%:4%, contrast=8:90)"
         " + threads + spots + stains"
     ),
+    "irregular": (
+        "3*cracks(area=0.2%:4%, contrast=8:90) + 3*scratches(area=0.2%:4%, contrast=8:90)"
+        " + threads + 2*spots + 2*stains + photos + blurs"
+    ),
     "strokes": (
         "5*cracks(contrast=8:70) + 4*scratches(contrast=8:70) + threads"
         " + 2*spots + 2*stains + 2*mixed + 2*blobs + holes + shades"
