@@ -378,6 +378,7 @@ def report(arguments: argparse.Namespace) -> int:  # 0; 3 where some files are u
     from recon_ad.verdicts import escape_bytes
     history = read_history(arguments.history) if arguments.history else []
     detector = _loaded(arguments)
+    history = history or detector.history_
     given = look_into(arguments.folder, detector, "report")
     found = appraise(detector, given, bootstrap=1000)
     now = time.strftime("%Y-%m-%d %H:%M", time.localtime())

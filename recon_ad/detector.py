@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Images', 'SAME_PLACE', 'FORMAT', 'Prediction', 'observe', 'Tiling', 'blank_score', 'Detector', 'as_float', 'within',
            'read_off', 'check_differing', 'fingerprint', 'goes_on', 'check_seconds', 'spread', 'HeldOut', 'held_out_of',
-           'DetectorFile', 'checksum', 'without_prefix', 'current_settings', 'check_options', 'expected_tensors',
-           'check_values', 'spare_tensors', 'take_tensors', 'read_detector_file', 'put_back_held_out', 'put_back',
-           'cut_to_region', 'evaluate_detector']
+           'History', 'DetectorFile', 'checksum', 'without_prefix', 'current_settings', 'check_options',
+           'expected_tensors', 'check_values', 'spare_tensors', 'take_tensors', 'read_detector_file',
+           'put_back_held_out', 'put_back', 'cut_to_region', 'evaluate_detector']
 
 # %% ../nbs/api/80_detector.ipynb #69d8d48e
 import hashlib
@@ -16,7 +16,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,11 +44,12 @@ from .foreground import Foreground, fit_foreground
 from .latent import LatentMahalanobis
 from .losses import parse_loss
 from .metrics import Evaluation, evaluate
+from .ranking import average_precision, rank_scores
 from .scores import PROBABILITIES, Score, split_surprisal
 from .settings import DetectorSettings, rename_fields, rename_views
 from .synthesis import as_sharp_as, parse_damage
 from .texture import REGULAR, regularity
-from .training import ThreadChoice, TrainingData, read_checkpoint, train
+from .training import ThreadChoice, TrainingData, read_checkpoint, step_generator, train
 
 # %% ../nbs/api/80_detector.ipynb #398f4d23
 # whatever is taken as images: a path, a folder, a sample, a picture, an array, or a list of these
@@ -305,11 +307,11 @@ def part(
 # %% ../nbs/api/80_detector.ipynb #ce1402b4
 def goes_on(
     settings: DetectorSettings,
-    seconds: float,              # budget of time that was asked for
+    seconds: float | None,       # budget of time that was asked for; None counts steps
     checkpoint: Path | None,
 ) -> tuple[DetectorSettings, float | None]:  # settings, and the budget, or None where steps are counted
     "A training that counted steps when it was interrupted goes on counting them."
-    if not checkpoint or not Path(checkpoint).exists(): return settings, seconds
+    if seconds is None or not checkpoint or not Path(checkpoint).exists(): return settings, seconds
     begun = read_checkpoint(Path(checkpoint))
     if "seconds" in begun["identity"]: return settings, seconds
     return settings.changed(steps=begun["settings"]["steps"]), None
@@ -342,6 +344,42 @@ def check_seconds(seconds: float | None) -> None:
     if seconds is None or 0 < seconds < math.inf: return
     raise ValueError(f"Detector.fit: seconds must be > 0, or None to train for `steps`, got {seconds}")
 
+# %% ../nbs/api/80_detector.ipynb #eecea226
+def _changes(seen: Observation) -> Float[Tensor, "n h w"]:
+    "Where a network says that something was changed: its mark, or else its residual."
+    found = (seen.image - seen.reconstruction).abs()[:, 0] if seen.logits is None else seen.logits
+    return found.float().cpu()
+
+# %% ../nbs/api/80_detector.ipynb #aa4f8be7
+@patch
+def probe(
+    self: Detector,
+    held_out: Shaped[np.ndarray, "n h w"] | None,   # normal
+    settings: DetectorSettings,                     # with nothing left open
+    most: int = 8,                                  # images to ask about
+) -> Callable[[], dict[str, float]] | None:         # None where there is nothing to ask about
+    "Tells how well damage is found on images that the network does not learn from: the pixel AP of its mark."
+    damage = replace(parse_damage(settings.damage), probability=1.0)
+    if held_out is None or not damage.terms: return None
+    some = held_out[::-(-len(held_out) // most)]
+    allowed = torch.as_tensor(self.part(some)).expand(some.shape)
+    if self.region_ is not None: allowed = allowed & self.region_.cpu()
+    damaged = damage(to_float(some), step_generator(settings.seed, 0), allowed)
+    def ask():
+        seen = map(self.observe, damaged.image.split(1))
+        maps = [_changes(one) for one in seen]
+        return {"held_out_ap": float(average_precision(rank_scores(damaged.mask, torch.cat(maps))))}
+    return ask
+
+# %% ../nbs/api/80_detector.ipynb #05fc6211
+@patch
+def keep_to(
+    self: Detector,
+    region: Bool[np.ndarray, "h w"] | None,  # of interest; None is everywhere
+) -> None:
+    "Let damage, loss, threshold and scores keep to a region."
+    self.region_ = None if region is None else torch.as_tensor(region, device=self.device)
+
 # %% ../nbs/api/80_detector.ipynb #79aa165d
 @patch
 def learn(
@@ -352,16 +390,18 @@ def learn(
     checkpoint: Path | None = None,                 # file that an interrupted training goes on from
     progress: bool = True,                          # show a bar
     threads: int | str | None = "auto",             # on a CPU; a number gives equal weights again, "auto" measures
+    held_out: np.ndarray | None = None,             # (k, h, w) normal, to tell what is being reached
 ) -> Detector:                                      # itself, trained; it has no threshold yet
     "Read off what the images decide, and train the network."
     check_seconds(seconds)
-    self.region_ = None if region is None else torch.as_tensor(region, device=self.device)
-    s = self.read_off(training)
-    if seconds is not None: s, seconds = goes_on(s, seconds, checkpoint)
+    self.keep_to(region)
+    s, seconds = goes_on(self.read_off(training), seconds, checkpoint)
     data, loss = self.training_data(training, s, region), parse_loss(s.loss)
-    with ThreadChoice(threads if self.device.type == "cpu" else None) as choice:
-        how = {"progress": progress, "seconds": seconds, "threads": choice}
-        self.history_ = train(self.model_, data, loss, s, str(self.device), checkpoint, **how)
+    device = str(self.device)
+    with ThreadChoice(threads if device == "cpu" else None) as choice:
+        how = {"progress": progress, "seconds": seconds}
+        how |= {"threads": choice, "probe": self.probe(held_out, s)}
+        self.history_ = train(self.model_, data, loss, s, device, checkpoint, **how)
     self.settings = s.changed(steps=self.history_[-1]["step"])
     return self
 
@@ -399,7 +439,7 @@ def fit(
     self.remember(images, files)
     kept, held = hold_out(len(images), self.settings.held_out_share, self.settings.seed)
     training, held_out = images[kept], images[held]
-    self.learn(training, region, seconds, checkpoint, progress, threads)
+    self.learn(training, region, seconds, checkpoint, progress, threads, held_out)
     self.held_out_, self.held_out_names_, self.calibrated_on_ = held, None, fingerprint(held_out)
     return self.calibrate(training, held_out)
 
@@ -529,6 +569,33 @@ def held_out_of(detector: Detector) -> HeldOut:
 # %% ../nbs/api/80_detector.ipynb #8bba8082
 FORMAT = 3  # of a detector's file; 1 and 2: before it was kept how rare each view's values are
 
+# %% ../nbs/api/80_detector.ipynb #877be226
+@dataclass(frozen=True)
+class History:
+    "How a training went, as a table."
+    columns: tuple[str, ...] = ()  # step, learning_rate, terms of the loss, what was reached
+    rows: tuple[tuple[float | None, ...], ...] = ()  # None where a column was not asked
+
+    def __post_init__(self):
+        if all(len(row) == len(self.columns) for row in self.rows): return
+        raise ValueError(f"history.rows must have {len(self.columns)} values each, as there are columns")
+
+    @classmethod
+    def of(cls, rows: list[dict]):
+        "The history of a detector, one dict a row."
+        columns = tuple(dict.fromkeys(chain.from_iterable(rows)))
+        def values(row):
+            found = (float(row.get(name, math.nan)) for name in columns)
+            return tuple(value if math.isfinite(value) else None for value in found)
+        return cls(columns, tuple(map(values, rows)))
+
+    def as_rows(self) -> list[dict]:
+        "The history as a detector has it."
+        def named(row):
+            pairs = zip(self.columns, row)
+            return {name: value for name, value in pairs if value is not None}
+        return list(map(named, self.rows))
+
 # %% ../nbs/api/80_detector.ipynb #80f11e06
 @dataclass(frozen=True)
 class DetectorFile:
@@ -540,6 +607,7 @@ class DetectorFile:
     held_out: HeldOut = HeldOut()
     shown: Shown = Shown()            # what the training pictures looked like
     tiles: Tiling | None = None       # how large pictures are judged; None: whole
+    history: History = History()
 
     def __post_init__(self):
         if not 0 < self.false_alarm_rate < 1:
@@ -590,6 +658,7 @@ def save(
     tensors = _tensors_of(self)
     rests_on = held_out_of(self)
     known = {"held_out": rests_on, "shown": self.shown_, "tiles": self.tiles_}
+    known["history"] = History.of(getattr(self, "history_", []))
     about = DetectorFile(self.settings, self.threshold_, self.false_alarm_rate_, **known)
     said = asdict(about)
     said["sha256"] = checksum(json.dumps(said, allow_nan=False), tensors)
@@ -719,6 +788,7 @@ def put_back(
     detector.shown_, detector.tiles_ = about.shown, about.tiles
     detector.region_ = tensors["region"].to(detector.device) if "region" in tensors else None
     detector.threshold_, detector.false_alarm_rate_ = about.threshold, about.false_alarm_rate
+    detector.history_ = about.history.as_rows()
     put_back_held_out(detector, about.held_out)
     return detector
 

@@ -423,6 +423,22 @@ def _draw_terms(
         axes.plot(step, _running_mean(values, window), color=colour, label=name)
     if any((values > 0).any() for values in columns.values()): axes.set_yscale("log")
     if len(columns) > 1: axes.legend()
+    axes.set(xlabel="step", ylabel="loss")
+
+# %% ../nbs/api/05_plots.ipynb #1539cd93
+def _draw_reached(
+    axes: Axes,                    # of the loss
+    step: Float[np.ndarray, "n"],
+    rows: list[dict],              # the history
+) -> None:
+    "What was found of the damage on held-out images, where it was asked: on an axis of its own."
+    reached = np.array([row.get("held_out_ap", np.nan) for row in rows], float)
+    asked = np.isfinite(reached)
+    if not asked.any(): return
+    right = axes.twinx()
+    right.plot(step[asked], reached[asked], color="0.25", marker="o", markersize=3.5, linestyle=":")
+    right.set(ylabel="pixel AP on damaged\nheld-out images (dots)", ylim=(0, 1))
+    right.grid(False)
 
 # %% ../nbs/api/05_plots.ipynb #e17ea058
 def plot_history(
@@ -431,10 +447,10 @@ def plot_history(
     smooth: int | None = None,          # steps of the running mean; None: a fortieth of all, 1 draws the steps alone
     title: str = "",                    # the finding; empty: how far the loss has come down
     skip: Sequence[str] = (             # columns that are no loss
-        "step", "epoch", "seconds", "learning_rate", "lr", "gradient_norm", "images",
+        "step", "epoch", "seconds", "learning_rate", "lr", "gradient_norm", "images", "held_out_ap",
     ),
 ) -> Figure:                            # the figure, closed already
-    "The terms of a loss over the steps of a training, on a logarithmic axis."
+    "The terms of a loss over the steps of a training, and what was reached on held-out images."
     rows = history.to_dict("records") if hasattr(history, "to_dict") else list(history)
     if not rows: raise ValueError("plot_history: the history is empty")
     step = np.array([row.get("step", place) for place, row in enumerate(rows)], float)
@@ -446,7 +462,8 @@ def plot_history(
     with recon_ad_style():
         figure, axes = plt.subplots(figsize=(6.4, 3.2))
         _draw_terms(axes, step, columns, window)
-        axes.set(xlabel="step", ylabel="loss", title=title)
+        _draw_reached(axes, step, rows)
+        axes.set_title(title)
         plt.close(figure)
     return figure
 

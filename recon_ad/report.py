@@ -240,9 +240,10 @@ def settings_section(settings: DetectorSettings) -> str:
 def curve_section(history: Sequence[dict]) -> str:
     "How the training went, where that is known."
     if not history:
-        return "<p>The detector’s file holds no history of its training; <code>--history FILE</code> shows one.</p>"
+        return "<p>This file is of a version that kept no history; <code>--history FILE</code> shows one.</p>"
     first, last = history[0], history[-1]
     said = f"loss {first['loss']:.4g} at step {first['step']:.0f}, {last['loss']:.4g} at step {last['step']:.0f}"
+    if "held_out_ap" in last: said += f"; pixel AP on damaged held-out images {last['held_out_ap']:.3f} there"
     return chart(lambda width: draw_curve(history, width), f"training curve: {said}") + f"<p>{said}</p>"
 
 # %% ../nbs/api/98_report.ipynb #2d207974

@@ -135,6 +135,17 @@ class TestDetector:
         with pytest.raises(ValueError, match="other.safetensors is not a detector file"):
             Detector.load(tmp_path / "other.safetensors", "cpu")
 
+    def test_what_is_reached_on_held_out_damage_is_told_and_kept(self, tmp_path):
+        options = dict(size=(64, 96), architecture_options={"width": 8}, steps=20, batch_size=4, device="cpu", damage="stains")
+        fit = lambda **how: Detector(**options).fit(plates(20), progress=False, threads=1, **how)
+        fitted = fit(checkpoint=tmp_path / "run")
+        asked = [row for row in fitted.history_ if "held_out_ap" in row]
+        assert [row["step"] for row in asked] == [10, 20] and all(0 < row["held_out_ap"] <= 1 for row in asked)
+        assert fit(checkpoint=tmp_path / "run").history_ == fit().history_ == fitted.history_  # asking changes nothing
+        assert Detector.load(fitted.save(tmp_path / "a.safetensors"), "cpu").history_ == fitted.history_
+        silent = Detector(**options | {"damage": "none", "steps": 1, "score": "residual"}).fit(plates(20), progress=False)
+        assert not any("held_out_ap" in row for row in silent.history_)
+
     def test_16_bit_and_8_bit_agree(self, detector):
         images = plates(2, seed=7)
         assert torch.allclose(detector.anomaly_map(images), detector.anomaly_map(images.astype(np.uint16) * 257), atol=1e-4)
