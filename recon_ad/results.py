@@ -51,7 +51,13 @@ def experiment_key(
 
 # %% ../nbs/api/84_results.ipynb #f2915e9d
 # of fields that are younger than a line: the value at which they change nothing
-BEFORE = {"light": 0.0, "marking": "bce", "marking_weight": 4.0, "false_alarm_rate": 0.01}
+BEFORE = {
+    "light": 0.0,
+    "shift": 0.0,
+    "marking": "bce",
+    "marking_weight": 4.0,
+    "false_alarm_rate": 0.01,
+}
 
 # %% ../nbs/api/84_results.ipynb #83697852
 def _present_shortcut(

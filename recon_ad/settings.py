@@ -173,7 +173,8 @@ class TrainingSettings:
     )
     rotation: float = setting(4.0, "largest random turn, in degrees", ANGLE)
     scale: float = setting(0.03, "largest random change of size, as a share", SHARE)
-    light: float = setting(0.1, "largest random change of the light: gain as a share, and half as much offset", SHARE)
+    shift: float = setting(0.02, "largest random move along each side, as a share of it", SHARE)
+    light: float = setting(0.2, "largest random change of the light: gain as a share, and half as much offset", SHARE)
     head_weight: float = setting(1.0, "of the loss of a segmentation head, where the network has one", at_least(0))
     marking: str = setting("bce", "loss of the mark, where the network marks: bce, focal or dice")
     marking_weight: float = setting(4.0, "of that loss, beside the reconstruction's", at_least(0))
@@ -225,7 +226,7 @@ class DetectorSettings(TrainingSettings):
         "surprisal(2*marking + decoder_mahalanobis + residual)",
         "views and their weights, for example 'residual + latent'; surprisal(...) asks how rare each value is",
     )
-    sigma: float = setting(2.5, "smoothing of the maps, in pixels", WIDTH)
+    sigma: float = setting(1.5, "smoothing of the maps, in pixels", WIDTH)
     per_pixel: bool = setting(True, "units learnt at each pixel; False for parts that lie anywhere")
     top_k: int = setting(300, "how many of the highest pixels make the image's score", at_least(1, "pixel"))
     held_out_share: float = setting(0.15, "share of the normal images that only set units and threshold", PART)

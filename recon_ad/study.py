@@ -46,6 +46,7 @@ PLAIN = {
     "flips": "",
     "rotation": 0.0,
     "scale": 0.0,
+    "shift": 0.0,
     "light": 0.0,
     "sigma": 4.0,
     "top_k": 1,

@@ -487,7 +487,7 @@ PRESETS = {
     ),
     "parts": (
         "3*patches(area=0.2%:15%) + 2*mixed(area=0.2%:15%) + blobs + 2*swaps"
-        " + scratches + spots + stains + missing + bends + cracks"
+        " + scratches + spots + stains + 2*missing(area=0.2%:25%) + bends + cracks"
     ),
     "surfaces": (
         "2*mixed(area=0.2%:15%) + patches(area=0.2%:15%) + blobs + swaps + bends"

@@ -26,6 +26,7 @@ from .experiment import Experiment, find_data
 from .layouts import list_samples
 from .run import every_view
 from .shortcuts import shortcut_auroc
+from .validation import told_kinds
 
 # %% ../nbs/api/90_tomorrow.ipynb #35d077bb
 class Change(NamedTuple):
@@ -134,14 +135,23 @@ def _trained(
     detector = Detector(every_view(experiment), device)
     return detector.fit(normal, checkpoint=checkpoint, progress=False, threads=None)
 
+# %% ../nbs/api/90_tomorrow.ipynb #ee7cbce8
+def _told(detector: Detector, experiment: Experiment) -> dict[str, float]:  # by kind: pixel AUROC
+    "Which kinds of training damage can be told from held-out normal images; empty where nothing is marked."
+    if not detector.model_.marks: return {}
+    return told_kinds(detector, detector.held_out_images_[:16], experiment.score, experiment.seed)
+
+# %% ../nbs/api/90_tomorrow.ipynb #be5e03e1
+def _names(samples: Sequence[Sample]) -> list[str]: return [sample.path.name for sample in samples]
+
 # %% ../nbs/api/90_tomorrow.ipynb #ad021d5b
 def run_tomorrow(
     experiment: Experiment,
     data_root: str | os.PathLike | None = None,  # where image sets lie; None takes RECON_AD_DATA
     runs: str | os.PathLike | None = None,       # folder of checkpoints, from which a finished training is taken
     device: str = "auto",                        # auto, cpu, cuda, mps
-) -> dict:                                       # {"metrics": {"tomorrow": ..., "unseen": ...}}
-    "Train, or take what was trained, and rank the test images as they are, changed, and of unseen items."
+) -> dict:                                       # {"metrics": {"tomorrow": ..., "unseen": ..., "told": ...}}
+    "Train, or take what was trained, and ask it further: of changed pictures, unseen items, kinds of damage."
     samples = list_samples(find_data(experiment.data, data_root))
     train, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
     array = load_images(test, experiment.size, experiment.resize)
@@ -151,6 +161,6 @@ def run_tomorrow(
     images = as_float(array)
     today = image_scores(detector, images, texts)
     ranks = rank_tomorrow(detector, images, labels, texts, today=today)
-    where = unseen_items(*([sample.path.name for sample in some] for some in (train, test)))
+    where = unseen_items(_names(train), _names(test))
     unseen = _unseen(where, today, array, labels)
-    return {"metrics": {"tomorrow": ranks, "unseen": unseen}}
+    return {"metrics": {"tomorrow": ranks, "unseen": unseen, "told": _told(detector, experiment)}}

@@ -66,17 +66,29 @@ def batch_indices(
 def _turning_grid(
     angle: Float[Tensor, "n"],   # in radians
     zoom: Float[Tensor, "n"],    # above 1: the image gets smaller
+    move: Float[Tensor, "n 2"],  # to the left and up, as shares of the sides
     shape: torch.Size,           # (n, c, h, w) of the images
 ) -> Float[Tensor, "n h w 2"]:
-    "Where each pixel of a turned and resized image comes from, for `grid_sample`."
+    "Where each pixel of a turned, resized and moved image comes from, for `grid_sample`."
     _, _, height, width = shape
     cos = angle.cos() * zoom
     sin = angle.sin() * zoom
-    zero = torch.zeros_like(angle)
     # grid coordinates run from -1 to 1 on both axes: wide images need the ratio of their sides
-    rows = (cos, -sin * height / width, zero, sin * width / height, cos, zero)
+    across, down = (2 * move).to(angle.device).unbind(1)
+    rows = (cos, -sin * height / width, across, sin * width / height, cos, down)
     turn = torch.stack(rows, dim=1).view(-1, 2, 3)
     return F.affine_grid(turn, list(shape), align_corners=False)
+
+# %% ../nbs/api/40_training.ipynb #61322b17
+def _moves(
+    random: Callable[[], Tensor],  # a number in [0, 1) for each image
+    shift: float,                  # largest move, as a share of a side
+    count: int,                    # images
+) -> Float[Tensor, "n 2"]:         # to the left and up, as shares of the sides
+    "How far each image is moved."
+    # without shifts no chance is drawn: older settings go on giving the numbers that they gave
+    if not shift: return torch.zeros(count, 2)
+    return shift * (2 * torch.stack((random(), random()), dim=1) - 1)
 
 # %% ../nbs/api/40_training.ipynb #8436eb48
 def augment(
@@ -85,17 +97,18 @@ def augment(
     rotation: float = 0.0,           # largest turn, in degrees
     scale: float = 0.0,              # largest change of size, as a share
     flips: str = "",                 # "", "h", "v" or "hv"
-) -> Float[Tensor, "n c h w"]:       # same size; the border mirrored inwards where the turn uncovers it
-    "Each image turned, resized and flipped at random within the limits."
+    shift: float = 0.0,              # largest move along each side, as a share of it
+) -> Float[Tensor, "n c h w"]:       # same size; the border mirrored inwards where it is uncovered
+    "Each image turned, resized, moved and flipped at random within the limits."
     random = lambda: torch.rand(len(image), generator=generator, device=image.device)
     for letter, axis in (("h", 3), ("v", 2)):
         if letter not in flips: continue
         is_flipped = (random() < 0.5)[:, None, None, None]
         image = torch.where(is_flipped, image.flip(axis), image)
-    if not rotation and not scale: return image
+    if not rotation and not scale and not shift: return image
     angle = (2 * random() - 1) * math.radians(rotation)
     zoom = 1 / (1 + (2 * random() - 1) * scale)
-    grid = _turning_grid(angle, zoom, image.shape)
+    grid = _turning_grid(angle, zoom, _moves(random, shift, len(image)), image.shape)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
 
 # %% ../nbs/api/40_training.ipynb #e291dc3f
@@ -249,7 +262,7 @@ def _moved(
     # "auto" is a detector's business: what nobody has decided stays off
     if isinstance(settings.crop, tuple): stack = random_crops(stack, settings.crop, generator)
     flips = settings.flips.removeprefix("auto")
-    return augment(stack, generator, settings.rotation, settings.scale, flips)
+    return augment(stack, generator, settings.rotation, settings.scale, flips, settings.shift)
 
 # %% ../nbs/api/40_training.ipynb #49fc79d4
 @dataclass

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['VALIDATION_DAMAGE', 'CANDIDATES', 'damaged_copies', 'validation_metrics', 'selection_score', 'possible_scores',
-           'choose_score', 'copy_ratio']
+           'choose_score', 'told_kinds', 'copy_ratio']
 
 # %% ../nbs/api/82_validation.ipynb #2afb9c5e
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from .data import to_float
 from .detector import Detector
 from .metrics import evaluate
+from .ranking import area_under_roc, rank_scores
 from .scores import parse_scores
 from .settings import DetectorSettings
 from .synthesis import PRESETS, as_sharp_as, parse_damage
@@ -137,6 +139,36 @@ def choose_score(
     detector.settings = detector.settings.changed(score=best)
     detector.calibrate(training, held_out)
     return metrics
+
+# %% ../nbs/api/82_validation.ipynb #2cc77945
+def _fused(
+    detector: Detector,
+    images: Float[Tensor, "n 1 h w"],
+    score: str,                         # a mixture of views that it is calibrated for
+) -> Float[Tensor, "n h w"]:
+    "The map of each image."
+    maps = (detector.judge(detector.raw(seen), score)[0] for seen in detector.look(images))
+    return torch.cat([one.cpu() for one in maps])
+
+# %% ../nbs/api/82_validation.ipynb #1dac6572
+def told_kinds(
+    detector: Detector,                   # fitted, trained on damage
+    held_out: np.ndarray,                 # normal images that it did not learn from; a dozen are enough
+    score: str | None = None,             # a mixture of its views; its own by default
+    seed: int = 0,                        # equal seed, equal damage
+) -> dict[str, float]:                    # by kind of its training damage: pixel AUROC, in [0, 1]
+    "How well the pixels that each kind of damage changed are told from those of normal images."
+    score, mixture = score or detector.settings.score, parse_damage(detector.settings.damage)
+    normal, part = _fused(detector, to_float(held_out), score).numpy(), detector.part(held_out)
+    told = {}
+    for term in mixture.terms:
+        alone = replace(mixture, terms=(term,), probability=1.0, times=1)
+        copies, masks = damaged_copies(held_out, str(alone), seed, part)
+        changed = _fused(detector, copies, score)[masks].numpy()
+        labels = np.repeat([0, 1], [normal.size, changed.size])
+        ranking = rank_scores(labels, np.concatenate((normal.ravel(), changed)))
+        told[term.name] = float(area_under_roc(ranking))
+    return told
 
 # %% ../nbs/api/82_validation.ipynb #285ff8bf
 def copy_ratio(

@@ -28,7 +28,7 @@ from recon_ad.training import TrainingData, batch_indices, interrupts_kept, read
 MARKS = ("segmentation", "marking")  # views that only some networks have
 SMALL = {"width": 8, "depth": 2, "bottleneck": 16}
 PLAIN = dict(architecture="autoencoder", score="residual + latent", damage="none", crop=None, top_k=1)  # without a second output
-STILL = TrainingSettings(rotation=0, scale=0, light=0, precision="float32")  # nothing is moved or lit
+STILL = TrainingSettings(rotation=0, scale=0, shift=0, light=0, precision="float32")  # nothing is moved or lit
 
 
 def plates(n, size=(64, 96), seed=0):

@@ -79,9 +79,9 @@ def test_equal_runs_are_equal_values():
 
 def test_every_field_is_in_the_key():
     other = dict(data="grid", size=(64, 64), resize="pad", architecture="unet", architecture_options={"width": 8}, loss="l1", damage="texture", damage_probability=0.1, foreground="object", steps=7,
-                 batch_size=3, crop=(64, 64), flips="h", rotation=1.0, scale=0.01, learning_rate=0.1, weight_decay=0.5, warm_up=0.2, clip=2.0, head_weight=0.5,
+                 batch_size=3, crop=(64, 64), flips="h", rotation=1.0, scale=0.01, shift=0.03, learning_rate=0.1, weight_decay=0.5, warm_up=0.2, clip=2.0, head_weight=0.5,
                  precision="float32", held_out_share=0.5, score="latent", sigma=1.0, per_pixel=False, top_k=9, validation_damage="rectangles", seed=9,
-                 false_alarm_rate=0.1, light=0.2, marking="dice", marking_weight=1.0)
+                 false_alarm_rate=0.1, light=0.3, marking="dice", marking_weight=1.0)
     base = Experiment(score="residual")  # which every architecture can give
     varied = {name: dataclasses.replace(base, **{name: value}) for name, value in other.items()}
     assert len({base.key, *(experiment.key for experiment in varied.values())}) == len(other) + 1
