@@ -284,6 +284,7 @@ class Autoencoder(nn.Module):
         if dense_code and image_size is None:
             raise ValueError(f"{name}: a dense code needs image_size=(height, width)")
         widths = _level_widths(width, depth, doubling)
+        self.widths, self.stem = tuple(widths), stem
         self.multiple, self.cutoff = stem * 2 ** (len(widths) - 1), cutoff
         bottleneck = bottleneck or widths[-1]
         dense = _dense_code(bottleneck, image_size, self.multiple, dense_code)
@@ -299,6 +300,15 @@ class Autoencoder(nn.Module):
     def encode(self, image: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
         "The encoder's features of the image, finest level first."
         return self.encoder(high_pass(pad_to_multiple(image, self.multiple), self.cutoff))
+
+    def feature_shapes(
+        self,
+        size: tuple[int, int],         # height and width of the images
+    ) -> list[tuple[int, int, int]]:   # channels, height, width of each level, finest first
+        "How large the features of an image are."
+        height, width = (-(-side // self.multiple) * self.multiple for side in size)
+        strides = [self.stem * 2**level for level in range(len(self.widths))]
+        return [(c, height // s, width // s) for c, s in zip(self.widths, strides)]
 
     def forward(self, image: Float[Tensor, "n c h w"]) -> Reconstruction:
         "Reconstruction, features and, where there is a head, its logits."

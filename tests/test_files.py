@@ -174,7 +174,7 @@ METADATA = [  # what is changed, its value (None: taken out), what the refusal m
     ("settings/size", [32], "size must be"), ("settings/size", ["a", "b"], "size must be"),
     ("settings/size", [32.5, 64], "size must be"), ("settings/size", 32, "size must be"),
     ("settings/size", [0, 64], "size must be"), ("settings/size", [64, 32], "must be F32 of shape [4, 32, 16]"),
-    ("settings/size", [10**6, 10**6], "must be F32 of shape"), ("settings/size", [10**12, 10**12], "crafted"),
+    ("settings/size", [10**6, 10**6], "settings.size is too large"), ("settings/size", [10**12, 10**12], "crafted"),
     ("settings/architecture", "transformer", "unknown architecture 'transformer'"),
     ("settings/architecture_options", {"width": 8}, "model."), ("settings/architecture_options", {"wid": 4}, "'wid'"),
     ("settings/architecture_options", {"width": 10**9}, "width is too large"),
