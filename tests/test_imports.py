@@ -54,6 +54,12 @@ def test_check_and_help_load_no_pytorch(tmp_path):
     assert not loaded_after("from recon_ad.cli import make_parser; make_parser().format_help()") & {*heavy, "numpy"}
 
 
+def test_a_detectors_file_is_checked_without_pytorchs_tracer():
+    "It would take longer than all the rest of a prediction."
+    asked = "from recon_ad.detector import expected_tensors; from recon_ad.settings import DetectorSettings; expected_tensors(DetectorSettings())"
+    assert not loaded_after(asked) & {*HEAVY, "sympy"}
+
+
 def test_the_package_alone_loads_nothing_but_itself():
     assert loaded_after("import recon_ad") - loaded_after("pass") == {"recon_ad"}
 
