@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .appraisal import Appraisal
 from .files import whole_file
+from .metrics import Evaluation
 from .results import bootstrap_images
 from .verdicts import Verdict, as_cell
 
@@ -67,10 +68,15 @@ def _counts(one: Appraisal) -> dict[str, int]:
     return counts | {"missed": len(one.wrong("good")), "false alarms": len(one.wrong("defective"))}
 
 # %% ../nbs/api/98_compare.ipynb #09e33f3b
-def _figure_line(name: str, a: float, b: float, reason: str) -> str:
-    "A metric of both."
-    if math.isnan(a) or math.isnan(b): return f"{name:<13}{reason:>9}"
-    return f"{name:<13}{a:>9.4f}{b:>9.4f}{b - a:>+10.4f}"
+def _metric_lines(a: Evaluation, b: Evaluation) -> list[str]:
+    "Each metric of both; what one of them lacks is named once, with the reason."
+    lines, lacking, reasons = [], {}, a.reasons | b.reasons
+    for name, value in a.figures.items():
+        other = b.figures[name]
+        reason = reasons.get(name, "unknown")
+        if math.isnan(value + other): lacking.setdefault(reason, []).append(name)
+        else: lines.append(f"{name:<13}{value:>9.4f}{other:>9.4f}{other - value:>+10.4f}")
+    return lines + [f"{reason}: no {', '.join(names)}" for reason, names in lacking.items()]
 
 # %% ../nbs/api/98_compare.ipynb #7ce55cae
 def _in_words(difference: float, low: float, high: float) -> str:
@@ -84,9 +90,7 @@ def side_by_side(a: Appraisal, b: Appraisal) -> list[str]:
     "Metrics and counts of two detectors, a line each, and whether the difference is more than chance."
     lines = [f"{'':<13}{'A':>9}{'B':>9}{'B - A':>10}"]
     if a.evaluation is not None and b.evaluation is not None:
-        reasons, figures = a.evaluation.reasons | b.evaluation.reasons, b.evaluation.figures
-        for name, value in a.evaluation.figures.items():
-            lines.append(_figure_line(name, value, figures[name], reasons.get(name, "")))
+        lines += _metric_lines(a.evaluation, b.evaluation)
     others = _counts(b)
     for name, count in _counts(a).items():
         lines.append(f"{name:<13}{count:>9}{others[name]:>9}{others[name] - count:>+10}")

@@ -9,6 +9,7 @@ import torch
 from matplotlib import pyplot
 from torch.nn.functional import max_pool2d
 
+from recon_ad.architectures import COARSE
 from recon_ad.data import fit_mask, load_images, load_masks, to_float
 from recon_ad.layouts import list_samples
 from recon_ad.detector import Detector
@@ -43,7 +44,7 @@ def draw(rows: list[tuple], vmax: float) -> pyplot.Figure:
 def main() -> None:
     samples = list_samples(find_data("strips"))  # embedded
     images = load_images([sample for sample in samples if sample.split == "train"], SIZE)
-    detector = Detector(size=SIZE, held_out_share=0.2).fit(images, seconds=120)
+    detector = Detector(size=SIZE, held_out_share=0.2, architecture_options=COARSE).fit(images, seconds=120)
     defects = [sample for sample in samples if sample.split == "test" and sample.label]
     maps = detector.anomaly_map(defects).numpy()
     scores = detector.anomaly_score(defects).numpy()
