@@ -241,7 +241,8 @@ class DetectorSettings(TrainingSettings):
         return problems
 
 # %% ../nbs/api/02_settings.ipynb #57035bb9
-# what differs from the defaults, in about 5 and 30 minutes of one core; few steps go further with a coarser network
+# what differs from the defaults: about 5 and 30 minutes of one core
+# few steps go further with a coarser network
 RECIPES = {
     "fast": {"steps": 1_000, "architecture_options": {"stem": 4, "width": 32}},
     "best": {},

@@ -25,7 +25,7 @@ STILL_DENSE = {  # room: lines over 100 characters (120 with a comment or a text
 STILL_LOOSE = {  # room or phase: what the rules below forbid and is still there; written down so that it can only fall
     "00_data": {"wide": 1, "quotes": 61},
     "01_layouts": {"wide": 7, "nested": 3},
-    "02_settings": {"wide": 3},
+    "02_settings": {"wide": 2},
     "09_alike": {"nested": 1},
     "14_synthesis": {"wide": 5, "dense": 1},
     "30_architectures": {"wide": 6, "dense": 1},
@@ -46,7 +46,7 @@ STILL_LOOSE = {  # room or phase: what the rules below forbid and is still there
     "98_watch": {"wide": 2},
     "99_cli": {"wide": 11, "nested": 3},
     "00_quickstart": {"wide": 16, "overlong": 12, "nested": 1},
-    "05_whole_benchmark": {"wide": 17, "overlong": 7},
+    "05_whole_benchmark": {"wide": 15, "overlong": 7},
 }
 
 
