@@ -136,7 +136,7 @@ def _trained(
     return detector.fit(normal, checkpoint=checkpoint, progress=False, threads=None)
 
 # %% ../nbs/api/90_tomorrow.ipynb #ee7cbce8
-def _told(detector: Detector, experiment: Experiment) -> dict[str, float]:  # by kind: pixel AUROC
+def _told(detector: Detector, experiment: Experiment) -> dict[str, float]:  # by kind: the share told
     "Which kinds of training damage can be told from held-out normal images; empty where nothing is marked."
     if not detector.model_.marks: return {}
     return told_kinds(detector, detector.held_out_images_[:16], experiment.score, experiment.seed)
