@@ -148,7 +148,7 @@ class TestDetector:
 
     def test_16_bit_and_8_bit_agree(self, detector):
         images = plates(2, seed=7)
-        assert torch.allclose(detector.anomaly_map(images), detector.anomaly_map(images.astype(np.uint16) * 257), atol=1e-4)
+        assert torch.allclose(detector.anomaly_map(images), detector.anomaly_map(images.astype(np.uint16) * 257), atol=1e-3)  # of a map that spreads over tens
 
     def test_nothing_outside_a_region_raises_an_alarm(self):
         region = np.zeros((64, 96), bool); region[:, :48] = True
