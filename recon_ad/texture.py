@@ -45,7 +45,10 @@ def regularity(
     images: Float[Tensor, "n h w"],  # normal; some tens are enough
 ) -> float:                          # at most about 1; 0 for a texture without order
     "How alike a texture is to itself, moved by its period; the median over images."
-    alike = autocorrelation(images)
-    move = torch.arange(alike.shape[-1]) - alike.shape[-1] // 2
-    near = move.square() + move[:, None].square() < GRAIN**2
-    return alike.masked_fill(near, -1).amax((1, 2)).median().item()
+    highest = []
+    for image in images.split(1):  # spectra of many large pictures would fill the memory
+        alike = autocorrelation(image)[0]
+        move = torch.arange(len(alike)) - len(alike) // 2
+        near = move.square() + move[:, None].square() < GRAIN**2
+        highest.append(alike.masked_fill(near, -1).max())
+    return torch.stack(highest).median().item()

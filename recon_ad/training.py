@@ -744,7 +744,7 @@ class _Training:
     history: list[dict]
     sums: dict          # of each loss term since the last row of the history
     probe: Callable[[], dict] | None = None   # asks what has been reached, by name
-    threads: object = None                    # a ThreadChoice, told of each step
+    threads: ThreadChoice | None = None       # told of each step
 
     @property
     def parts(self) -> dict[str, object]:
